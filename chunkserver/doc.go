@@ -1,0 +1,2 @@
+// Package chunkserver stores replicas and orders their mutations.
+package chunkserver

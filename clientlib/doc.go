@@ -1,0 +1,2 @@
+// Package clientlib is what applications import.
+package clientlib

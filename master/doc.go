@@ -1,0 +1,2 @@
+// Package master is the acting master and its standbys.
+package master

@@ -1,0 +1,95 @@
+package gfs
+
+import "time"
+
+// Bounds on what comes from outside and on what is kept. Each names its unit and its reason.
+const (
+	// MaxPathBytes is the longest path, as PATH_MAX on Linux.
+	MaxPathBytes = 4096
+	// MaxNameBytes is the longest component of a path, as NAME_MAX on Linux.
+	MaxNameBytes = 255
+	// MaxReplicas is the most replicas a file may ask for; beyond it a chain's latency outgrows its use.
+	MaxReplicas = 8
+	// DefaultReplicas is what a file gets that does not ask. Source: GFS 2.3
+	DefaultReplicas = 3
+	// MaxRecordBytes is the longest record append: a quarter of a chunk, so that padding wastes little. Source: GFS 3.3
+	MaxRecordBytes = ChunkSize / 4
+	// MaxPieceBytes is the most data one mutation on the wire carries. A longer write goes in several; a record
+	// append never does, so it is also a whole record.
+	MaxPieceBytes = MaxRecordBytes
+	// StreamPieceBytes is the size in which a client cuts a stream: large enough for one actor turn a piece,
+	// small enough that hops overlap.
+	StreamPieceBytes = 512 << 10
+	// MaxFileChunks bounds a file: 2^24 chunks are 1 PiB.
+	MaxFileChunks = 1 << 24
+	// MaxFileBytes is the longest file.
+	MaxFileBytes = MaxFileChunks * ChunkSize
+
+	// MaxMessageBytes bounds a NATS payload, as a NATS server does by default.
+	MaxMessageBytes = 1 << 20
+	// MaxInventoryPageBytes bounds one page of an inventory: half a NATS payload.
+	MaxInventoryPageBytes = 512 << 10
+	// InventoryPageEntries is the number of replicas in a page, at most about 40 bytes each.
+	InventoryPageEntries = 8192
+	// MaxWireMessageBytes bounds the protobuf of a data-plane frame: block checksums of 16 MiB are 1 KiB, a
+	// digest of a chunk 4 KiB, an append table of 1024 writers well under 1 MiB.
+	MaxWireMessageBytes = 1 << 20
+	// MaxListEntries is the most entries in one page of a directory listing.
+	MaxListEntries = 1024
+
+	// MaxAppendWriters is the number of writers an append table remembers; past it the chunk is padded.
+	MaxAppendWriters = 1024
+	// AppendWindow is the number of latest appends remembered for each writer.
+	AppendWindow = 64
+	// AppendMemory is how long a writer's entries stay: longer than any client retries.
+	AppendMemory = 10 * time.Minute
+
+	// MaxSessions bounds the client sessions kept in the replicated state.
+	MaxSessions = 65536
+	// SessionWindow is the number of latest replies remembered for each client session.
+	SessionWindow = 64
+	// SessionTimeout ends a session that was silent this long; clients stop retrying well before.
+	SessionTimeout = 15 * time.Minute
+
+	// MaxInFlightRequests bounds what a master or chunkserver accepts and has not answered, beyond it ErrBusy.
+	MaxInFlightRequests = 16384
+	// MaxConnections bounds the data connections of a chunkserver.
+	MaxConnections = 4096
+	// MaxConnectionRequests bounds the requests in flight on one data connection.
+	MaxConnectionRequests = 1024
+	// MaxChunkPending bounds the mutations that wait at one primary, and MaxChunkPendingBytes their data.
+	MaxChunkPending      = 4096
+	MaxChunkPendingBytes = 32 << 20
+	// ClientWindowBytes is what a client's File keeps unacknowledged at most.
+	ClientWindowBytes = 8 << 20
+
+	// HandleReservation is how many chunk handles one log record reserves: a crash wastes at most these.
+	HandleReservation = 1024
+)
+
+// Times. None is needed for safety; they decide how soon faults are noticed.
+const (
+	// HeartbeatInterval is the pause between a chunkserver's heartbeats.
+	HeartbeatInterval = time.Second
+	// HeartbeatTimeout is the silence after which a chunkserver counts as down.
+	HeartbeatTimeout = 3 * time.Second
+	// LeaseDuration is how long a lease lasts unless a heartbeat extends it. Source: GFS 3.1
+	LeaseDuration = 60 * time.Second
+	// CloseAfterIdle is how long an open chunk is without mutations before it is closed.
+	CloseAfterIdle = 5 * time.Second
+	// PrepareSilence is the silence after which a replica asked to Prepare is left out of a new attempt.
+	PrepareSilence = 300 * time.Millisecond
+	// PrepareBusyInterval is how often a replica still at work on Prepare says so, PrepareTimeout what it has in all.
+	PrepareBusyInterval = 100 * time.Millisecond
+	PrepareTimeout      = 5 * time.Second
+	// MemberSilence is the silence after which a primary accuses a member that owes it an acknowledgement.
+	MemberSilence = 500 * time.Millisecond
+	// CommitTick is within what time an idle secondary hears its primary's commit length.
+	CommitTick = 50 * time.Millisecond
+	// LocationCacheTime is how long a client trusts a chunk's cached locations.
+	LocationCacheTime = 60 * time.Second
+	// MetricsInterval is the pause between a process's metrics messages.
+	MetricsInterval = 5 * time.Second
+	// DefaultTrashRetention is how long a removed file can be undeleted. Source: GFS 4.4
+	DefaultTrashRetention = 72 * time.Hour
+)
