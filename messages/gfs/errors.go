@@ -193,7 +193,8 @@ func CodeOf(err error) Code {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return CodeOutcomeUnknown
 	}
-	for code := CodeNone + 1; code < codeCount; code++ {
+	// From the last code down: ENOTEMPTY also matches fs.ErrExist, whose code comes first.
+	for code := codeCount - 1; code > CodeNone; code-- {
 		row := errorTable[code]
 		if errors.Is(err, row.sentinel) || row.twin != nil && errors.Is(err, row.twin) {
 			return code
