@@ -49,10 +49,7 @@ func (stopOrder) IgnoreDeadLetterLogging() {}
 // and need not be unique. In a system that is shutting down the actor is stopped from its beginning, without a turn.
 func Spawn[S any](sys *System, name string, shell S) Ref[S] {
 	c := &cell{system: sys, name: name, stopped: make(chan struct{})}
-	h := &host[S]{cell: c, shell: shell}
-	sys.start(c, actor.PropsFromProducer(func() actor.Actor { return h },
-		actor.WithMailbox(actor.UnboundedLockfree()),
-		actor.WithGuardian(&guardian{sys})))
+	sys.start(c, &host[S]{cell: c, shell: shell})
 	return Ref[S]{c}
 }
 
@@ -74,7 +71,7 @@ func (r Ref[S]) Send(cmd Command[S]) {
 	if r.cell == nil || r.cell.gone.Load() {
 		return
 	}
-	r.cell.system.library.Root.Send(r.cell.pid, cmd)
+	r.cell.system.root.Send(r.cell.pid, cmd)
 }
 
 // Stop ends the actor after the commands already queued and returns at once. If the shell has a method Stopped(),
@@ -112,7 +109,7 @@ func (r Ref[S]) Done() <-chan struct{} {
 
 func (c *cell) stop() {
 	if !c.gone.Load() {
-		c.system.library.Root.Send(c.pid, stopOrder{})
+		c.system.root.Send(c.pid, stopOrder{})
 	}
 }
 

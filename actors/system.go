@@ -39,6 +39,8 @@ type System struct {
 	log     *logrus.Entry
 	crash   func(error)
 	library *actor.ActorSystem
+	root    *actor.RootContext // of library, with the guardian of all actors
+	props   *actor.Props       // of every actor: one for all saves half of an idle actor's memory
 
 	crashOnce    sync.Once
 	shutdownOnce sync.Once
@@ -47,6 +49,7 @@ type System struct {
 	mu       sync.Mutex
 	closed   bool
 	sequence uint64             // makes the library's ids unique
+	starting actor.Actor        // what props makes an actor of
 	cells    map[*cell]struct{} // running actors; a stopped one leaves
 }
 
@@ -81,6 +84,8 @@ func NewSystem(cfg Config) *System {
 		actor.WithDeadLetterThrottleCount(0), // no line for each; Send drops most before they get there
 		actor.WithDeadLetterThrottleInterval(deadLetterInterval),
 	)
+	s.root = s.library.Root.Copy().WithGuardian(&guardian{s})
+	s.props = actor.PropsFromProducer(func() actor.Actor { return s.starting }, actor.WithMailbox(actor.Unbounded()))
 	return s
 }
 
@@ -153,8 +158,9 @@ func (s *System) Running() int {
 func (s *System) Outstanding() int { return int(s.owed.Load()) }
 
 // start runs the actor of a cell, unless the system is shutting down. The lock is held all along, so that Shutdown
-// finds an actor either running, and stops it, or not at all.
-func (s *System) start(c *cell, props *actor.Props) {
+// finds an actor either running, and stops it, or not at all; and because the library calls the producer of props
+// inside SpawnNamed, and never again for an actor that is not restarted.
+func (s *System) start(c *cell, host actor.Actor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -164,7 +170,9 @@ func (s *System) start(c *cell, props *actor.Props) {
 	}
 	s.sequence++
 	id := c.name + "#" + strconv.FormatUint(s.sequence, 10)
-	pid, err := s.library.Root.SpawnNamed(props, id)
+	s.starting = host
+	pid, err := s.root.SpawnNamed(s.props, id)
+	s.starting = nil
 	if err != nil {
 		panic(fmt.Sprintf("actors: spawn %s: %v", id, err)) // the sequence makes ids unique
 	}

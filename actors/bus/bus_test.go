@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -120,8 +121,8 @@ func TestRoundTrip(t *testing.T) {
 	if err := bus.Ask(t.Context(), other, "cairn.t.m1.upper", text(""), &got); err != nil {
 		t.Fatal(err)
 	}
-	if id := <-ids; id == "" {
-		t.Error("no request id was made up")
+	if id := <-ids; id != "" {
+		t.Errorf("request id %q where none was given", id)
 	}
 	if gate.InUse() != 0 {
 		t.Errorf("%d requests left in the gate", gate.InUse())
@@ -467,8 +468,7 @@ func TestConnectWithoutServer(t *testing.T) {
 	}
 }
 
-// TestConnectToAMute checks the 5 s also against a peer that accepts and says nothing.
-func TestConnectToAMute(t *testing.T) {
+func TestCustomDialerIsBounded(t *testing.T) {
 	dialed := make(chan time.Duration, 2)
 	began := time.Now()
 	_, err := bus.Connect(bus.Config{URL: "127.0.0.1:1,127.0.0.1:2", Log: quietLog(),
@@ -489,6 +489,11 @@ func TestCredentialsRefused(t *testing.T) {
 	s := startServer(t, &server.Options{Host: "127.0.0.1", Port: -1, Authorization: "right"})
 	_, err := bus.Connect(bus.Config{URL: strings.Replace(s.ClientURL(), "nats://", "nats://wrong@", 1), Log: quietLog()})
 	if gfs.CodeOf(err) != gfs.CodePermission {
+		t.Errorf("got %v", err)
+	}
+	missing := filepath.Join(t.TempDir(), "missing.creds")
+	_, err = bus.Connect(bus.Config{URL: s.ClientURL(), CredentialsFile: missing, Log: quietLog()})
+	if gfs.CodeOf(err) != gfs.CodeInvalid || !strings.Contains(err.Error(), missing) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -21,7 +21,7 @@ var ErrSilent = errors.New("no sign of life")
 type Call struct {
 	Subject   string
 	Request   proto.Message
-	RequestID string // a fresh one if empty
+	RequestID string // for logs, see WithRequestID; may be empty
 	// Silence ends the call when nothing came for so long. Zero means Total.
 	Silence time.Duration
 	// Total ends the call in any case. Zero means RequestTimeout.
@@ -85,9 +85,6 @@ func AskAsync(conn *Conn, spec Call, on func(Answer) (done bool)) (cancel func()
 	if spec.Silence <= 0 || spec.Silence > spec.Total {
 		spec.Silence = spec.Total
 	}
-	if spec.RequestID == "" {
-		spec.RequestID = nuid.Next()
-	}
 	now := time.Now()
 	c := &call{conn: conn, spec: spec, token: nuid.Next(), on: on, started: now, lastSign: now}
 	if err := c.send(); err != nil {
@@ -109,7 +106,7 @@ func (c *call) send() error {
 	err = c.conn.nc.PublishMsg(&nats.Msg{
 		Subject: c.spec.Subject,
 		Reply:   reply,
-		Header:  nats.Header{HeaderRequestID: {c.spec.RequestID}},
+		Header:  requestHeader(c.spec.RequestID),
 		Data:    data,
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -83,6 +84,11 @@ func Connect(cfg Config) (*Conn, error) {
 		c.address = "this process's own server"
 	}
 	c.calls.pending = make(map[string]*call)
+	if cfg.CredentialsFile != "" {
+		if _, err := os.Stat(cfg.CredentialsFile); err != nil {
+			return nil, gfs.Errorf(gfs.CodeInvalid, "credentials file: %v; name one that can be read", err)
+		}
+	}
 	nc, err := nats.Connect(cfg.URL, c.options(cfg)...)
 	if err != nil {
 		return nil, c.refused(err)

@@ -17,7 +17,8 @@ import (
 // HeaderRequestID carries an id that names a request in the logs of all who work on it.
 const HeaderRequestID = "Cairn-Request-Id"
 
-// maxDetailBytes bounds an error's detail on the wire: enough for two paths would be too much for a log line.
+// maxDetailBytes bounds an error's detail on the wire. A text with a path of gfs.MaxPathBytes is cut: it is for a
+// log line.
 const maxDetailBytes = 2048
 
 // maxRequestIDBytes bounds the id that a peer may put into our logs.
@@ -36,7 +37,7 @@ func (m *Message) Subject() string { return m.subject }
 // RequestID is the id in the message's header, or empty.
 func (m *Message) RequestID() string {
 	id := m.header.Get(HeaderRequestID)
-	return id[:min(len(id), maxRequestIDBytes)]
+	return oneLine(id[:min(len(id), maxRequestIDBytes)])
 }
 
 // Data is the payload as it came, of any length that the server lets pass.
