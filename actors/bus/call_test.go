@@ -142,10 +142,10 @@ func TestCloseEndsCalls(t *testing.T) {
 			Handle: func(r *bus.Request) { r.Ignore() }})
 		heard := make(chan error, 2)
 		on := func(a bus.Answer) bool { heard <- a.Err; return true }
-		bus.AskAsync(conn, bus.Call{Subject: "mute", Request: text("")}, on)
+		bus.AskAsync(conn, bus.Call{Subject: "mute", Request: text(""), Silence: 10 * time.Second}, on)
 		synctest.Wait()
 		conn.Close()
-		if err := <-heard; !errors.Is(err, gfs.ErrOutcomeUnknown) {
+		if err := <-heard; !errors.Is(err, gfs.ErrOutcomeUnknown) || errors.Is(err, bus.ErrSilent) {
 			t.Errorf("got %v", err)
 		}
 		bus.AskAsync(conn, bus.Call{Subject: "mute", Request: text("")}, on)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/sirupsen/logrus"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -66,9 +65,6 @@ type Conn struct {
 	closed  chan struct{} // closed when the library has closed the connection
 	once    sync.Once
 	calls   callTable
-
-	mu       sync.Mutex
-	services []micro.Service
 }
 
 // Connect dials the servers and fails within ConnectTimeout if none takes the connection: ErrUnavailable where
@@ -200,28 +196,9 @@ func (c *Conn) Close() {
 			c.log.WithFields(logrus.Fields{"url": c.address, "err": err}).Debug("nats closed without flush")
 		}
 		c.nc.Close()
-		<-c.closed
-		c.endServices()
+		<-c.closed // the services have ended by then: they hear of it first
 		c.endCalls()
 	})
-}
-
-// adopt notes a service whose goroutine ends with the connection.
-func (c *Conn) adopt(service micro.Service) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.services = append(c.services, service)
-}
-
-func (c *Conn) endServices() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, service := range c.services {
-		if err := service.Stop(); err != nil {
-			c.log.WithField("err", err).Debug("service not stopped")
-		}
-	}
-	c.services = nil
 }
 
 func (c *Conn) onDisconnect(_ *nats.Conn, err error) {

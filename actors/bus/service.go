@@ -90,7 +90,6 @@ func Serve(conn *Conn, cfg ServiceConfig, endpoints ...Endpoint) (*Service, erro
 	if err != nil {
 		return nil, gfs.Errorf(gfs.CodeInvalid, "service %q %q: %v", cfg.Name, cfg.Version, err)
 	}
-	conn.adopt(service)
 	for _, e := range endpoints {
 		options := []micro.EndpointOpt{
 			micro.WithEndpointSubject(e.Subject),
