@@ -1,0 +1,57 @@
+package oplog
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+)
+
+func BenchmarkPropose(b *testing.B) {
+	record := append([]byte("key="), bytes.Repeat([]byte("v"), 196)...)
+	for _, callers := range []int{1, 64, 256} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			cfg := testConfig(b, b.TempDir(), newTable())
+			cfg.SegmentBytes = 0
+			l := openActing(b, cfg)
+			before := l.Stats()
+			b.ResetTimer()
+			inParallel(b, callers, func() {
+				if _, err := l.Propose(b.Context(), record); err != nil {
+					b.Error(err)
+				}
+			})
+			after := l.Stats()
+			b.ReportMetric(float64(after.Records-before.Records)/float64(max(1, after.Entries-before.Entries)), "records/entry")
+		})
+	}
+}
+
+func BenchmarkLinearize(b *testing.B) {
+	l := openActing(b, testConfig(b, b.TempDir(), newTable()))
+	inParallel(b, 64, func() {
+		if err := l.Linearize(b.Context()); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
+// inParallel shares b.N calls between callers.
+func inParallel(b *testing.B, callers int, call func()) {
+	work := make(chan struct{}, b.N)
+	for range b.N {
+		work <- struct{}{}
+	}
+	close(work)
+	done := make(chan struct{})
+	for range callers {
+		go func() {
+			for range work {
+				call()
+			}
+			done <- struct{}{}
+		}()
+	}
+	for range callers {
+		<-done
+	}
+}

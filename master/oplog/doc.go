@@ -1,0 +1,2 @@
+// Package oplog is the operation log.
+package oplog

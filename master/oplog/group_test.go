@@ -1,0 +1,258 @@
+package oplog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// group is three masters in one process over TCP.
+type group struct {
+	t         *testing.T
+	peers     []Peer
+	dirs      map[string]string
+	listeners map[string]net.Listener
+	machines  map[string]*table
+	logs      map[string]*Log
+}
+
+func startGroup(t *testing.T) *group {
+	g := &group{t: t, dirs: map[string]string{}, listeners: map[string]net.Listener{}, machines: map[string]*table{}, logs: map[string]*Log{}}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.listeners[id] = listener
+		g.peers = append(g.peers, Peer{ID: id, Addr: listener.Addr().String()})
+		g.dirs[id] = t.TempDir()
+	}
+	for _, peer := range g.peers {
+		g.start(peer.ID)
+	}
+	return g
+}
+
+func (g *group) start(id string) {
+	g.t.Helper()
+	machine := newTable()
+	cfg := testConfig(g.t, g.dirs[id], machine)
+	cfg.ID, cfg.Peers, cfg.ElectionTimeout = id, g.peers, 300*time.Millisecond
+	cfg.Listener = g.listeners[id]
+	delete(g.listeners, id) // at a later start it listens at its old address
+	l, err := Open(testContext(g.t), cfg)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { _ = l.Close() })
+	g.machines[id], g.logs[id] = machine, l
+}
+
+func (g *group) stop(id string) {
+	g.t.Helper()
+	if err := g.logs[id].Close(); err != nil {
+		g.t.Fatal(err)
+	}
+	delete(g.logs, id)
+}
+
+// acting waits until one master acts and returns its id.
+func (g *group) acting() string {
+	g.t.Helper()
+	ctx := testContext(g.t)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for id, l := range g.logs {
+			if l.Acting() && l.Linearize(ctx) == nil {
+				return id
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			g.t.Fatal("nobody acts")
+		}
+	}
+}
+
+// await waits until a master has applied as much as another.
+func (g *group) await(id string, want map[string]string) {
+	g.t.Helper()
+	ctx := testContext(g.t)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !maps.Equal(g.machines[id].state(), want) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			g.t.Fatalf("%s does not catch up: %+v", id, g.logs[id].Stats())
+		}
+	}
+}
+
+func TestAnotherMasterTakesOver(t *testing.T) {
+	g := startGroup(t)
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	stop := make(chan struct{})
+	logs := maps.Clone(g.logs)
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			for i := 0; !isClosed(stop); i++ {
+				for id, l := range logs {
+					key := fmt.Sprintf("w%d-%d-%s", w, i, id)
+					_, err := l.Propose(t.Context(), []byte(key+"=1"))
+					switch code := gfs.CodeOf(err); code {
+					case gfs.CodeNone:
+						mu.Lock()
+						acknowledged[key] = true
+						mu.Unlock()
+					case gfs.CodeNotActing, gfs.CodeOutcomeUnknown, gfs.CodeUnavailable, gfs.CodeBusy:
+					default:
+						t.Errorf("propose: %v", err)
+					}
+				}
+			}
+		})
+	}
+	count := func() int { mu.Lock(); defer mu.Unlock(); return len(acknowledged) }
+	progress := func(more int) {
+		t.Helper()
+		ctx, from := testContext(t), count()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for count() < from+more {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("%d records acknowledged, want %d", count(), from+more)
+			}
+		}
+	}
+	first := g.acting()
+	progress(200)
+	for id, l := range g.logs {
+		if id == first {
+			continue
+		}
+		if _, err := l.Propose(t.Context(), []byte("x=1")); !errors.Is(err, gfs.ErrNotActing) {
+			t.Errorf("propose at the standby %s: %v, want not acting", id, err)
+		}
+		if err := l.Linearize(t.Context()); !errors.Is(err, gfs.ErrNotActing) {
+			t.Errorf("linearize at the standby %s: %v, want not acting", id, err)
+		}
+	}
+	term := g.logs[first].Term()
+	g.stop(first)
+	begin := time.Now()
+	second := g.acting()
+	t.Logf("%s took over from %s after %v", second, first, time.Since(begin))
+	if got := g.logs[second].Term(); got <= term {
+		t.Errorf("term %d follows %d", got, term)
+	}
+	progress(200)
+	close(stop)
+	writers.Wait()
+
+	g.start(first)
+	want := g.machines[second].state()
+	for key := range acknowledged {
+		if want[key] != "1" {
+			t.Errorf("%s was acknowledged and is lost", key)
+		}
+	}
+	g.await(first, want)
+	if id, addr := g.logs[first].Leader(); id != g.acting() || addr == "" {
+		t.Errorf("%s takes %q at %q for the leader, it is %s", first, id, addr, g.acting())
+	}
+}
+
+// A standby whose log ends before the others' begins is sent a checkpoint.
+func TestStandbyIsSentACheckpoint(t *testing.T) {
+	g := startGroup(t)
+	leader := g.acting()
+	away := "m1"
+	if leader == away {
+		away = "m2"
+	}
+	g.stop(away)
+	for round := range 3 {
+		for i := range trailingEntries/2 + 100 {
+			mustPropose(t, g.logs[leader], fmt.Sprintf("k%d=%d", i%100, round))
+		}
+		if err := g.logs[leader].Checkpoint(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPropose(t, g.logs[leader], "last=1")
+	g.start(away)
+	g.await(away, g.machines[leader].state())
+	if g.machines[away].restored == 0 {
+		t.Error("the standby was not sent a checkpoint: the test shows less than it should")
+	}
+	want := g.machines[leader].state()
+	g.stop(away)
+	g.start(away)
+	g.await(away, want)
+}
+
+func TestTransfer(t *testing.T) {
+	g := startGroup(t)
+	leader := g.acting()
+	to := "m1"
+	if leader == to {
+		to = "m2"
+	}
+	if err := g.logs[leader].Transfer(testContext(t), "m9"); gfs.CodeOf(err) != gfs.CodeInvalid {
+		t.Errorf("transfer to nobody: %v", err)
+	}
+	mustPropose(t, g.logs[leader], "k=v")
+	if err := g.logs[leader].Transfer(testContext(t), to); err != nil {
+		t.Fatal(err)
+	}
+	awaitActing(t, g.logs[to])
+	if got := g.machines[to].state()["k"]; got != "v" {
+		t.Errorf("the new acting master has %q", got)
+	}
+}
+
+// What is no master of this cluster is cut off before the Raft library reads a byte of it.
+func TestStrangersAreCutOff(t *testing.T) {
+	g := startGroup(t)
+	leader := g.acting()
+	addr := ""
+	for _, peer := range g.peers {
+		if peer.ID == leader {
+			addr = peer.Addr
+		}
+	}
+	for _, hello := range []string{strings.Repeat("GET / HTTP/1.1\r\n", 10), string(greeting("other")) + "\x00"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, hello); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := io.ReadAll(conn); len(answer) > 0 || errors.Is(err, net.ErrClosed) {
+			t.Errorf("a stranger was answered %q (%v)", answer, err)
+		} else if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
+			t.Error("a stranger was not cut off")
+		}
+		_ = conn.Close()
+	}
+	mustPropose(t, g.logs[leader], "k=v")
+}
