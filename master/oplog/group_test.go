@@ -186,9 +186,10 @@ func TestStandbyIsSentACheckpoint(t *testing.T) {
 		away = "m2"
 	}
 	g.stop(away)
+	bulk := strings.Repeat("v", 4000) // the log drops whole segments, of 2 MiB here
 	for round := range 3 {
 		for i := range trailingEntries/2 + 100 {
-			mustPropose(t, g.logs[leader], fmt.Sprintf("k%d=%d", i%100, round))
+			mustPropose(t, g.logs[leader], fmt.Sprintf("k%d=%d%s", i%100, round, bulk))
 		}
 		if err := g.logs[leader].Checkpoint(testContext(t)); err != nil {
 			t.Fatal(err)

@@ -1,13 +1,15 @@
 package oplog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -16,9 +18,8 @@ import (
 )
 
 const (
-	streamMagic   = "CAIRNRFT"
-	streamFormat  = 1
-	greetingBytes = len(streamMagic) + 1 + sha256.Size
+	streamMagic  = "CAIRNRFT"
+	streamFormat = 1
 	// greetingTimeout bounds how long a stranger may hold a connection without saying anything.
 	greetingTimeout = 5 * time.Second
 	// maxStreams bounds the accepted connections: a peer opens a handful.
@@ -43,12 +44,17 @@ func dialTCP(addr string, timeout time.Duration) (net.Conn, error) {
 	return net.DialTimeout("tcp", addr, timeout)
 }
 
-// streams is the layer below Raft's transport: TCP with a greeting.
+// streams is the layer below Raft's transport: TCP with a greeting. It closes its connections when it is closed; the
+// Raft library leaves them to the other side.
 type streams struct {
 	net.Listener
 	greeting []byte
 	dial     DialFunc
-	open     atomic.Int64
+
+	mu       sync.Mutex
+	open     map[*stream]struct{}
+	accepted int // of open
+	closed   bool
 }
 
 // Accept waits for a connection; its greeting is checked by its first reader, so that a slow peer holds up nobody.
@@ -58,11 +64,10 @@ func (s *streams) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if s.open.Add(1) <= maxStreams {
-			return &acceptedStream{Conn: conn, want: s.greeting, open: &s.open}, nil
+		if tracked := s.track(conn, s.greeting); tracked != nil {
+			return tracked, nil
 		}
-		s.open.Add(-1)
-		_ = conn.Close()
+		_ = conn.Close() // too many of them, or closing
 	}
 }
 
@@ -82,46 +87,88 @@ func (s *streams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return conn, nil
+	if tracked := s.track(conn, nil); tracked != nil {
+		return tracked, nil
+	}
+	return nil, errors.Join(net.ErrClosed, conn.Close())
 }
 
-// acceptedStream checks the greeting at the first Read.
-type acceptedStream struct {
+// track makes a connection ours; await is the greeting that it must begin with, nil for one that we opened. It
+// returns nil if the connection is not wanted.
+func (s *streams) track(conn net.Conn, await []byte) net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || await != nil && s.accepted >= maxStreams {
+		return nil
+	}
+	tracked := &stream{Conn: conn, layer: s, await: await, incoming: await != nil}
+	s.open[tracked] = struct{}{}
+	if tracked.incoming {
+		s.accepted++
+	}
+	return tracked
+}
+
+func (s *streams) forget(conn *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.open[conn]; !ok {
+		return
+	}
+	delete(s.open, conn)
+	if conn.incoming {
+		s.accepted--
+	}
+}
+
+// Close stops listening and closes every connection.
+func (s *streams) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, conn := range open {
+		_ = conn.Close() // its user sees the error
+	}
+	return s.Listener.Close()
+}
+
+// stream is a connection to a peer.
+type stream struct {
 	net.Conn
-	want    []byte
-	greeted bool // read and written by the one reader
-	open    *atomic.Int64
-	closing sync.Once
+	layer    *streams
+	incoming bool
+	await    []byte // the greeting still to come; only the one reader touches it
 }
 
 // Read returns what follows the greeting.
-func (s *acceptedStream) Read(p []byte) (int, error) {
-	if !s.greeted {
+func (s *stream) Read(p []byte) (int, error) {
+	if s.await != nil {
 		if err := s.checkGreeting(); err != nil {
 			return 0, err
 		}
-		s.greeted = true
+		s.await = nil
 	}
 	return s.Conn.Read(p)
 }
 
-func (s *acceptedStream) checkGreeting() error {
-	if err := s.Conn.SetReadDeadline(time.Now().Add(greetingTimeout)); err != nil {
+func (s *stream) checkGreeting() error {
+	if err := s.SetReadDeadline(time.Now().Add(greetingTimeout)); err != nil {
 		return err
 	}
-	got := make([]byte, greetingBytes)
+	got := make([]byte, len(s.await))
 	if _, err := io.ReadFull(s.Conn, got); err != nil {
 		return fmt.Errorf("greeting of %s: %w", s.RemoteAddr(), err)
 	}
-	if string(got) != string(s.want) {
+	if !bytes.Equal(got, s.await) {
 		return gfs.Errorf(gfs.CodeWrongCluster, "%s is no master of this cluster, or speaks another format", s.RemoteAddr())
 	}
-	return s.Conn.SetReadDeadline(time.Time{})
+	return s.SetReadDeadline(time.Time{})
 }
 
-// Close closes the connection once.
-func (s *acceptedStream) Close() error {
-	s.closing.Do(func() { s.open.Add(-1) })
+// Close closes the connection.
+func (s *stream) Close() error {
+	s.layer.forget(s)
 	return s.Conn.Close()
 }
 
@@ -159,7 +206,7 @@ func newTransport(cfg *Config, logger hclog.Logger) (raft.Transport, error) {
 			return nil, fmt.Errorf("listen for masters: %w", err)
 		}
 	}
-	layer := &streams{Listener: advertised{listener, own}, greeting: greeting(cfg.Cluster), dial: cfg.Dial}
+	layer := &streams{Listener: advertised{listener, own}, greeting: greeting(cfg.Cluster), dial: cfg.Dial, open: map[*stream]struct{}{}}
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,
 		MaxPool:               pooledStreams,
