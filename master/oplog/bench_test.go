@@ -26,6 +26,33 @@ func BenchmarkPropose(b *testing.B) {
 	}
 }
 
+func BenchmarkProposeToThree(b *testing.B) {
+	record := append([]byte("key="), bytes.Repeat([]byte("v"), 196)...)
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			g := startGroup(b)
+			l := g.logs[g.acting()]
+			b.ResetTimer()
+			inParallel(b, callers, func() {
+				if _, err := l.Propose(b.Context(), record); err != nil {
+					b.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkLinearizeAmongThree(b *testing.B) {
+	g := startGroup(b)
+	l := g.logs[g.acting()]
+	b.ResetTimer()
+	inParallel(b, 64, func() {
+		if err := l.Linearize(b.Context()); err != nil {
+			b.Error(err)
+		}
+	})
+}
+
 func BenchmarkLinearize(b *testing.B) {
 	l := openActing(b, testConfig(b, b.TempDir(), newTable()))
 	inParallel(b, 64, func() {

@@ -11,7 +11,7 @@
 //
 //   - Propose answers when the record's log entry is written and synced on a majority of the masters (alone: on this
 //     one) and applied here. Killing every master at once loses nothing that was answered, nor does losing power.
-//   - gfs.ErrNotActing, ErrBusy, ErrUnavailable and ErrInvalid from Propose say that the record takes no effect, ever.
+//   - gfs.ErrNotActing, gfs.ErrBusy, gfs.ErrUnavailable and fs.ErrInvalid from Propose say that the record takes no effect, ever.
 //     gfs.ErrOutcomeUnknown says that it may, now or under a later leader: it was on its way when leadership was lost,
 //     the log closed, or the caller gave up. Whoever retries needs a machine that recognizes the second one.
 //   - Checkpoint answers when the checkpoint is synced under its final name. Only then is log dropped.
@@ -87,7 +87,12 @@
 // the cluster's name. Anything else is cut off. Then it is the Raft library's protocol. There is no
 // authentication: the port belongs on a private network.
 //
-// A newer format of any of these is refused with gfs.ErrInvalid and a message that says so.
+// A newer format of any of these is refused with fs.ErrInvalid and a message that says so.
+//
+// # Logging
+//
+// Open, close, checkpoints and changes of role at Info; a failed checkpoint at Warn; what ends the process at Error. The
+// Raft library's lines are Debug, but for its errors, which are Warn, each kind once in half a minute.
 //
 // # What it does not do
 //

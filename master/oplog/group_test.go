@@ -6,8 +6,11 @@ import (
 	"io"
 	"maps"
 	"net"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,16 +19,54 @@ import (
 
 // group is three masters in one process over TCP.
 type group struct {
-	t         *testing.T
+	t         testing.TB
 	peers     []Peer
 	dirs      map[string]string
 	listeners map[string]net.Listener
 	machines  map[string]*table
 	logs      map[string]*Log
+	network   *network
 }
 
-func startGroup(t *testing.T) *group {
-	g := &group{t: t, dirs: map[string]string{}, listeners: map[string]net.Listener{}, machines: map[string]*table{}, logs: map[string]*Log{}}
+// network lets masters be cut off from the others.
+type network struct {
+	mu    sync.Mutex
+	cut   string                // the address of who is cut off, or ""
+	conns map[string][]net.Conn // by the address of who opened them, and of who accepted them
+}
+
+func (n *network) dialer(from string) DialFunc {
+	return func(to string, timeout time.Duration) (net.Conn, error) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.cut == from || n.cut == to {
+			return nil, fmt.Errorf("no way from %s to %s", from, to)
+		}
+		conn, err := dialTCP(to, timeout)
+		if err == nil {
+			n.conns[from] = append(n.conns[from], conn)
+			n.conns[to] = append(n.conns[to], conn)
+		}
+		return conn, err
+	}
+}
+
+// cutOff isolates a master; "" mends the network.
+func (n *network) cutOff(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = addr
+	for _, conn := range n.conns[addr] {
+		_ = conn.Close()
+	}
+	delete(n.conns, addr)
+}
+
+func startGroup(t testing.TB) *group {
+	g := &group{
+		t: t, dirs: map[string]string{}, listeners: map[string]net.Listener{}, machines: map[string]*table{}, logs: map[string]*Log{},
+		network: &network{conns: map[string][]net.Conn{}},
+	}
 	for _, id := range []string{"m1", "m2", "m3"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -46,7 +87,9 @@ func (g *group) start(id string) {
 	machine := newTable()
 	cfg := testConfig(g.t, g.dirs[id], machine)
 	cfg.ID, cfg.Peers, cfg.ElectionTimeout = id, g.peers, 300*time.Millisecond
+	cfg.trailing, cfg.SegmentBytes = 8, minSegmentBytes
 	cfg.Listener = g.listeners[id]
+	cfg.Dial = g.network.dialer(g.addr(id))
 	delete(g.listeners, id) // at a later start it listens at its old address
 	l, err := Open(testContext(g.t), cfg)
 	if err != nil {
@@ -54,6 +97,15 @@ func (g *group) start(id string) {
 	}
 	g.t.Cleanup(func() { _ = l.Close() })
 	g.machines[id], g.logs[id] = machine, l
+}
+
+func (g *group) addr(id string) string {
+	for _, peer := range g.peers {
+		if peer.ID == id {
+			return peer.Addr
+		}
+	}
+	return ""
 }
 
 func (g *group) stop(id string) {
@@ -140,7 +192,7 @@ func TestAnotherMasterTakesOver(t *testing.T) {
 		}
 	}
 	first := g.acting()
-	progress(200)
+	progress(100)
 	for id, l := range g.logs {
 		if id == first {
 			continue
@@ -160,7 +212,7 @@ func TestAnotherMasterTakesOver(t *testing.T) {
 	if got := g.logs[second].Term(); got <= term {
 		t.Errorf("term %d follows %d", got, term)
 	}
-	progress(200)
+	progress(100)
 	close(stop)
 	writers.Wait()
 
@@ -186,10 +238,10 @@ func TestStandbyIsSentACheckpoint(t *testing.T) {
 		away = "m2"
 	}
 	g.stop(away)
-	bulk := strings.Repeat("v", 4000) // the log drops whole segments, of 2 MiB here
+	bulk := strings.Repeat("v", 100<<10) // the log drops whole segments, of 1 MiB here
 	for round := range 3 {
-		for i := range trailingEntries/2 + 100 {
-			mustPropose(t, g.logs[leader], fmt.Sprintf("k%d=%d%s", i%100, round, bulk))
+		for i := range 20 {
+			mustPropose(t, g.logs[leader], fmt.Sprintf("k%d=%d%s", i, round, bulk))
 		}
 		if err := g.logs[leader].Checkpoint(testContext(t)); err != nil {
 			t.Fatal(err)
@@ -231,12 +283,7 @@ func TestTransfer(t *testing.T) {
 func TestStrangersAreCutOff(t *testing.T) {
 	g := startGroup(t)
 	leader := g.acting()
-	addr := ""
-	for _, peer := range g.peers {
-		if peer.ID == leader {
-			addr = peer.Addr
-		}
-	}
+	addr := g.addr(leader)
 	for _, hello := range []string{strings.Repeat("GET / HTTP/1.1\r\n", 10), string(greeting("other")) + "\x00"} {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -256,4 +303,63 @@ func TestStrangersAreCutOff(t *testing.T) {
 		_ = conn.Close()
 	}
 	mustPropose(t, g.logs[leader], "k=v")
+}
+
+// While masters are cut off one after the other, a read that was linearized never misses a write that was
+// acknowledged before it began, wherever either took place.
+func TestReadsAreLinearizableWhileMastersAreCutOff(t *testing.T) {
+	g := startGroup(t)
+	g.acting()
+	var written, readers atomic.Int64
+	stop := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for next := 1; !isClosed(stop); {
+			for _, l := range g.logs {
+				if _, err := l.Propose(t.Context(), fmt.Appendf(nil, "n=%d", next)); err == nil {
+					written.Store(int64(next))
+					next++
+				}
+			}
+		}
+	})
+	for id, l := range g.logs {
+		running.Go(func() {
+			for !isClosed(stop) {
+				want := written.Load()
+				if err := l.Linearize(t.Context()); err != nil {
+					runtime.Gosched()
+					continue
+				}
+				got, err := strconv.ParseInt("0"+g.machines[id].state()["n"], 10, 64)
+				if err != nil || got < want {
+					t.Errorf("%s reads %d (%v) after %d was acknowledged", id, got, err, want)
+					return
+				}
+				readers.Add(1)
+			}
+		})
+	}
+	for range 3 {
+		leader, before := g.acting(), written.Load()
+		g.network.cutOff(g.addr(leader))
+		ctx := testContext(t)
+		tick := time.NewTicker(5 * time.Millisecond)
+		for other := leader; other == leader || written.Load() < before+20; other = g.acting() {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatal("nobody took over")
+			}
+		}
+		tick.Stop()
+		g.network.cutOff("")
+	}
+	close(stop)
+	running.Wait()
+	t.Logf("%d writes, %d reads", written.Load(), readers.Load())
+	want := g.machines[g.acting()].state()
+	for id := range g.logs {
+		g.await(id, want)
+	}
 }

@@ -124,6 +124,12 @@ func (cfg *Config) complete() error {
 			cfg.ElectionTimeout = aloneElectionTimeout
 		}
 	}
+	if cfg.trailing == 0 {
+		cfg.trailing = trailingEntries
+		if len(cfg.Peers) == 0 {
+			cfg.trailing = aloneTrailingEntries
+		}
+	}
 	if cfg.CheckpointBytes == 0 {
 		cfg.CheckpointBytes = defaultCheckpointBytes
 	}
@@ -286,10 +292,9 @@ func (l *Log) raftConfig() *raft.Config {
 	conf.CommitTimeout = commitInterval
 	conf.MaxAppendEntries = maxMessageEntries
 	conf.ShutdownOnRemove = false
-	conf.TrailingLogs = trailingEntries
+	conf.TrailingLogs = l.cfg.trailing
 	if l.alone {
 		conf.LeaderLeaseTimeout = l.cfg.ElectionTimeout
-		conf.TrailingLogs = aloneTrailingEntries
 	}
 	conf.SnapshotInterval = never
 	conf.SnapshotThreshold = math.MaxUint64

@@ -55,6 +55,8 @@ type Config struct {
 	CheckpointBytes int64
 	// SegmentBytes is the size of one file of the log, allocated in advance; zero: 16 MiB.
 	SegmentBytes int
+
+	trailing uint64 // entries that stay behind a checkpoint; zero: the default, less in tests
 }
 
 // Log is an open operation log. Its methods may be called from any goroutine.
