@@ -26,6 +26,7 @@ type group struct {
 	machines  map[string]*table
 	logs      map[string]*Log
 	network   *network
+	patient   string // who notices late that it was cut off, or ""
 }
 
 // network lets masters be cut off from the others.
@@ -89,6 +90,9 @@ func (g *group) start(id string) {
 	cfg.ID, cfg.Peers, cfg.ElectionTimeout = id, g.peers, 300*time.Millisecond
 	cfg.trailing, cfg.SegmentBytes = 8, minSegmentBytes
 	cfg.Listener = g.listeners[id]
+	if id == g.patient {
+		cfg.ElectionTimeout = 3 * time.Second
+	}
 	cfg.Dial = g.network.dialer(g.addr(id))
 	delete(g.listeners, id) // at a later start it listens at its old address
 	l, err := Open(testContext(g.t), cfg)
@@ -362,4 +366,33 @@ func TestReadsAreLinearizableWhileMastersAreCutOff(t *testing.T) {
 	for id := range g.logs {
 		g.await(id, want)
 	}
+}
+
+// A master that was replaced and does not know it yet serves no reads.
+func TestReplacedMasterServesNoReads(t *testing.T) {
+	g := startGroup(t)
+	old := g.acting()
+	g.stop(old)
+	g.patient = old
+	g.start(old)
+	for leader := g.acting(); leader != old; leader = g.acting() {
+		mustPropose(t, g.logs[leader], "n=0")
+		g.await(old, g.machines[leader].state())
+		_ = g.logs[leader].Transfer(testContext(t), old) // tried again until it acts
+	}
+	g.network.cutOff(g.addr(old))
+	replaced := g.logs[old]
+	delete(g.logs, old)
+	second := g.acting()
+	mustPropose(t, g.logs[second], "n=1")
+	if !replaced.Acting() {
+		t.Fatal("the old master knows already: the test shows less than it should")
+	}
+	if err := replaced.Linearize(testContext(t)); !errors.Is(err, gfs.ErrNotActing) {
+		t.Errorf("linearize at the replaced master: %v, want not acting; it has n=%s", err, g.machines[old].state()["n"])
+	}
+	if _, err := replaced.Propose(testContext(t), []byte("n=2")); err == nil {
+		t.Error("the replaced master acknowledged a record")
+	}
+	g.network.cutOff("")
 }

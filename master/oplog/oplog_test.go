@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -188,6 +189,35 @@ func TestLinearizeSeesWhatWasAcknowledged(t *testing.T) {
 		})
 	}
 	running.Wait()
+}
+
+// What is committed and not applied yet holds up a read.
+func TestLinearizeWaitsForTheMachine(t *testing.T) {
+	machine := newTable()
+	l := openActing(t, testConfig(t, t.TempDir(), machine))
+	machine.mu.Lock()
+	machine.hold = make(chan struct{})
+	machine.mu.Unlock()
+	committed := l.raft.CommitIndex()
+	answered := make(chan error, 1)
+	l.ProposeAsync([]byte("k=v"), func(_ any, err error) { answered <- err })
+	for ctx := testContext(t); l.raft.CommitIndex() == committed; runtime.Gosched() {
+		if ctx.Err() != nil {
+			t.Fatal("nothing was committed")
+		}
+	}
+	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Millisecond)
+	defer cancel()
+	if err := l.Linearize(ctx); !errors.Is(err, gfs.ErrUnavailable) {
+		t.Errorf("a read before the record was applied: %v, want it to wait", err)
+	}
+	close(machine.hold)
+	if err := <-answered; err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Linearize(testContext(t)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestClosedLogRefuses(t *testing.T) {
