@@ -57,7 +57,14 @@ const (
 //
 // Errors: gfs.CodeInvalid (configuration, a newer format), gfs.CodeBusy (the folder is in use), gfs.CodeWrongCluster,
 // gfs.CodeCorrupt (log or checkpoint fail their checks).
-func Open(ctx context.Context, cfg Config) (*Log, error) {
+func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
+	if cfg.Listener != nil {
+		defer func() {
+			if err != nil {
+				_ = cfg.Listener.Close() // twice, perhaps: that does no harm
+			}
+		}()
+	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}

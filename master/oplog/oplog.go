@@ -36,7 +36,7 @@ type Config struct {
 	// addresses they now have.
 	Peers []Peer
 	// Listen is the host:port on which peers are accepted; empty: the address of this master in Peers. Listener
-	// takes its place if it is set, and then belongs to the Log.
+	// takes its place if it is set; it is closed with the Log, or by Open if that fails.
 	Listen   string
 	Listener net.Listener
 	// Dial connects to peers; nil: TCP.
