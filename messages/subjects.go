@@ -77,6 +77,7 @@ const (
 	EventLeaseGranted    = "lease.granted"
 	EventChunkClosed     = "chunk.closed"
 	EventChunkCorrupt    = "chunk.corrupt"
+	EventChunkSuspect    = "chunk.suspect" // every replica lost its power or its disk: one of them was believed
 	EventFileCreated     = "file.created"
 	EventFileDeleted     = "file.deleted"
 )

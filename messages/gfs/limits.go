@@ -93,3 +93,46 @@ const (
 	// DefaultTrashRetention is how long a removed file can be undeleted. Source: GFS 4.4
 	DefaultTrashRetention = 72 * time.Hour
 )
+
+// Bounds of a chunkserver's data plane.
+const (
+	// MaxReadBytes is the most data in one answer to a read: what is longer is asked for in several.
+	MaxReadBytes = 1 << 20
+	// MaxBatchBytes is the most data that mutations waiting at a primary are joined to for the way down the chain:
+	// large enough that 1 KiB records cost little each, small enough that hops overlap. One longer record goes alone.
+	MaxBatchBytes = 1 << 20
+	// MaxBatchMutations bounds the mutations joined in one batch, for the message that lists them.
+	MaxBatchMutations = 4096
+	// SmallMutationBytes is the length from which a mutation's data go down the chain and to the disk from the buffer
+	// in which they came; shorter ones are joined in one buffer first.
+	SmallMutationBytes = BlockSize
+	// PrimaryPipelineBatches is how many batches a primary hands to its disk ahead of time: what waits longer is
+	// joined to larger batches.
+	PrimaryPipelineBatches = 2
+	// MaxChainWindowFrames and MaxChainWindowBytes bound what a member of a chain has received and not yet applied;
+	// beyond it the member stops reading, and TCP holds the one before it back.
+	MaxChainWindowFrames = 64
+	MaxChainWindowBytes  = 8 << 20
+	// MaxRequestBufferBytes bounds the data of requests that a chunkserver holds for clients, all connections
+	// together: beyond it connections wait for each other.
+	MaxRequestBufferBytes = 256 << 20
+	// MaxConnectionBytes bounds the same for one connection, but for one request.
+	MaxConnectionBytes = 32 << 20
+	// MaxCloseBatch bounds the chunks that are synced and unmarked together.
+	MaxCloseBatch = 256
+)
+
+// Times of the data plane. None is needed for safety.
+const (
+	// BusyInterval is how often a member that owes acknowledgements says that it is alive.
+	BusyInterval = 100 * time.Millisecond
+	// FrameTimeout is what a peer has for a frame that it has begun, besides a second for each FrameRateBytes.
+	FrameTimeout   = 10 * time.Second
+	FrameRateBytes = 1 << 20
+	// ReportInterval is the pause between a primary's complaints while the master has not changed anything.
+	ReportInterval = time.Second
+	// MutationPatience is how long a mutation waits for a configuration in which it can be committed.
+	MutationPatience = 10 * time.Second
+	// OrphanSilence is the silence of all masters after which a chunkserver flags its answers.
+	OrphanSilence = 5 * time.Second
+)

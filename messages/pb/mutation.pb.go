@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 2ae4263f7be50ca3e54753a06bcccec5c88cbb105d990e902b7da7304d3cbfd4
+// sha256: 1135f8278a5341829bc2655d83e97aa4040baa1be32eefe8ca06474047fb563b
 
 package pb
 
@@ -1351,16 +1351,18 @@ func (x *DigestReply) GetUnknownBlocks() []uint32 {
 	return nil
 }
 
-// Patch makes a member equal to the primary, atomically: the payload holds the named blocks in order.
+// Patch makes a member equal to the primary, atomically: the payload holds the named blocks in order and then, in the
+// last patch of a reconciliation, the append table in its canonical binary form.
 type Patch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Handle        uint64                 `protobuf:"fixed64,1,opt,name=handle,proto3" json:"handle,omitempty"`
 	Version       uint64                 `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
 	Length        int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
-	Blocks        []uint32               `protobuf:"varint,4,rep,packed,name=blocks,proto3" json:"blocks,omitempty"` // indexes; each 64 KiB but one that ends at length
-	Table         []*TableEntry          `protobuf:"bytes,5,rep,name=table,proto3" json:"table,omitempty"`           // the whole append table
-	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`            // further patches of this reconciliation follow; applied with the last
-	Digest        []byte                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`         // the primary's, which the member must reach
+	Blocks        []uint32               `protobuf:"varint,4,rep,packed,name=blocks,proto3" json:"blocks,omitempty"`                    // indexes; each 64 KiB but one that ends at length
+	TableBytes    uint32                 `protobuf:"varint,5,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"` // of the payload's end
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`                               // further patches of this reconciliation follow; applied with the last
+	Digest        []byte                 `protobuf:"bytes,7,opt,name=digest,proto3" json:"digest,omitempty"`                            // the primary's, which the member must reach
+	Checksums     []uint32               `protobuf:"fixed32,8,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`             // CRC32C of each block
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1423,11 +1425,11 @@ func (x *Patch) GetBlocks() []uint32 {
 	return nil
 }
 
-func (x *Patch) GetTable() []*TableEntry {
+func (x *Patch) GetTableBytes() uint32 {
 	if x != nil {
-		return x.Table
+		return x.TableBytes
 	}
-	return nil
+	return 0
 }
 
 func (x *Patch) GetMore() bool {
@@ -1444,72 +1446,11 @@ func (x *Patch) GetDigest() []byte {
 	return nil
 }
 
-type TableEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Writer        uint64                 `protobuf:"fixed64,1,opt,name=writer,proto3" json:"writer,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Offset        uint32                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length        uint32                 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TableEntry) Reset() {
-	*x = TableEntry{}
-	mi := &file_mutation_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TableEntry) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TableEntry) ProtoMessage() {}
-
-func (x *TableEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[19]
+func (x *Patch) GetChecksums() []uint32 {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
+		return x.Checksums
 	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TableEntry.ProtoReflect.Descriptor instead.
-func (*TableEntry) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *TableEntry) GetWriter() uint64 {
-	if x != nil {
-		return x.Writer
-	}
-	return 0
-}
-
-func (x *TableEntry) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *TableEntry) GetOffset() uint32 {
-	if x != nil {
-		return x.Offset
-	}
-	return 0
-}
-
-func (x *TableEntry) GetLength() uint32 {
-	if x != nil {
-		return x.Length
-	}
-	return 0
+	return nil
 }
 
 type PatchReply struct {
@@ -1522,7 +1463,7 @@ type PatchReply struct {
 
 func (x *PatchReply) Reset() {
 	*x = PatchReply{}
-	mi := &file_mutation_proto_msgTypes[20]
+	mi := &file_mutation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1475,7 @@ func (x *PatchReply) String() string {
 func (*PatchReply) ProtoMessage() {}
 
 func (x *PatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[20]
+	mi := &file_mutation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1488,7 @@ func (x *PatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchReply.ProtoReflect.Descriptor instead.
 func (*PatchReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{20}
+	return file_mutation_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PatchReply) GetCode() uint32 {
@@ -1671,21 +1612,17 @@ const file_mutation_proto_rawDesc = "" +
 	"\x06length\x18\x03 \x01(\x03R\x06length\x12 \n" +
 	"\tchecksums\x18\x04 \x03(\aB\x02\x10\x01R\tchecksums\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12%\n" +
-	"\x0eunknown_blocks\x18\x06 \x03(\rR\runknownBlocks\"\xc1\x01\n" +
+	"\x0eunknown_blocks\x18\x06 \x03(\rR\runknownBlocks\"\xd8\x01\n" +
 	"\x05Patch\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x16\n" +
 	"\x06length\x18\x03 \x01(\x03R\x06length\x12\x16\n" +
-	"\x06blocks\x18\x04 \x03(\rR\x06blocks\x12*\n" +
-	"\x05table\x18\x05 \x03(\v2\x14.cairn.v1.TableEntryR\x05table\x12\x12\n" +
+	"\x06blocks\x18\x04 \x03(\rR\x06blocks\x12\x1f\n" +
+	"\vtable_bytes\x18\x05 \x01(\rR\n" +
+	"tableBytes\x12\x12\n" +
 	"\x04more\x18\x06 \x01(\bR\x04more\x12\x16\n" +
-	"\x06digest\x18\a \x01(\fR\x06digest\"p\n" +
-	"\n" +
-	"TableEntry\x12\x16\n" +
-	"\x06writer\x18\x01 \x01(\x06R\x06writer\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\rR\x06offset\x12\x16\n" +
-	"\x06length\x18\x04 \x01(\rR\x06length\"8\n" +
+	"\x06digest\x18\a \x01(\fR\x06digest\x12 \n" +
+	"\tchecksums\x18\b \x03(\aB\x02\x10\x01R\tchecksums\"8\n" +
 	"\n" +
 	"PatchReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
@@ -1704,7 +1641,7 @@ func file_mutation_proto_rawDescGZIP() []byte {
 }
 
 var file_mutation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_mutation_proto_goTypes = []any{
 	(Mutate_Kind)(0),       // 0: cairn.v1.Mutate.Kind
 	(*Mutate)(nil),         // 1: cairn.v1.Mutate
@@ -1726,20 +1663,18 @@ var file_mutation_proto_goTypes = []any{
 	(*Digest)(nil),         // 17: cairn.v1.Digest
 	(*DigestReply)(nil),    // 18: cairn.v1.DigestReply
 	(*Patch)(nil),          // 19: cairn.v1.Patch
-	(*TableEntry)(nil),     // 20: cairn.v1.TableEntry
-	(*PatchReply)(nil),     // 21: cairn.v1.PatchReply
-	(*Server)(nil),         // 22: cairn.v1.Server
+	(*PatchReply)(nil),     // 20: cairn.v1.PatchReply
+	(*Server)(nil),         // 21: cairn.v1.Server
 }
 var file_mutation_proto_depIdxs = []int32{
 	0,  // 0: cairn.v1.Mutate.kind:type_name -> cairn.v1.Mutate.Kind
-	22, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
+	21, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
 	6,  // 2: cairn.v1.ChainApply.mutations:type_name -> cairn.v1.ChainMutation
-	20, // 3: cairn.v1.Patch.table:type_name -> cairn.v1.TableEntry
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	3,  // [3:3] is the sub-list for method output_type
+	3,  // [3:3] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_mutation_proto_init() }
@@ -1754,7 +1689,7 @@ func file_mutation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mutation_proto_rawDesc), len(file_mutation_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
