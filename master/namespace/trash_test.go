@@ -1,0 +1,92 @@
+package namespace
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+func TestALargeTreeIsDroppedInSlices(t *testing.T) {
+	s := begun(t)
+	for i := range 50 {
+		mkdir(t, s, fmt.Sprintf("/top/d%d/e/f", i))
+		for j := range 20 {
+			create(t, s, fmt.Sprintf("/top/d%d/e/f/%d", i, j))
+		}
+	}
+	create(t, s, "/keep")
+	const all = 1 + 50*3 + 50*20
+	s.Apply(removing("/top", true, false)) // of a stale epoch
+	mustApply(t, s, removing("/top", true, false))
+	if c := s.View().Counts(); c.Files+c.Directories != all+2 || c.Trash != 1 {
+		t.Errorf("in the trash: %+v", c)
+	}
+	mustApply(t, s, record(&pb.NamespaceMutation_Undelete{Undelete: &pb.Undelete{Path: "/top"}}))
+	if _, err := s.View().Stat(nil, "/top/d7/e/f/7"); err != nil {
+		t.Errorf("after undelete: %v", err)
+	}
+	mustApply(t, s, removing("/top", true, true))
+	rounds := 0
+	for more := true; more; rounds++ {
+		before := s.View().Counts()
+		out := mustApply(t, s, dropTrash(time.Unix(0, 0), 100))
+		after := s.View().Counts()
+		if gone := before.Files + before.Directories - after.Files - after.Directories; gone > 100 {
+			t.Fatalf("%d entries in a slice of 100", gone)
+		}
+		more = out.More
+		verify(t, s)
+	}
+	if c := s.View().Counts(); c.Files != 1 || c.Directories != 1 || rounds < 5 {
+		t.Errorf("left after %d rounds: %+v", rounds, c)
+	}
+}
+
+func TestTrash(t *testing.T) {
+	s := begun(t)
+	at := func(r *pb.Record, seconds int64) Outcome {
+		r.TimeUnixNano = time.Unix(seconds, 0).UnixNano()
+		return mustApply(t, s, r)
+	}
+	mkdir(t, s, "/a")
+	older, newer := create(t, s, "/a/f"), gfs.FileID(0)
+	at(removing("/a/f", false, false), 10)
+	newer = create(t, s, "/a/f")
+	at(removing("/a/f", false, false), 20)
+	var trash []TrashEntry
+	for e := range s.View().Trash() {
+		trash = append(trash, e)
+	}
+	if want := []TrashEntry{{"/a/f", older, time.Unix(10, 0)}, {"/a/f", newer, time.Unix(20, 0)}}; !slices.Equal(trash, want) {
+		t.Fatalf("trash: %v", trash)
+	}
+	if st, err := s.View().StatID(nil, older); err != nil || st.Name != "" {
+		t.Errorf("a file in the trash: %v, %v", st, err)
+	}
+	undelete := record(&pb.NamespaceMutation_Undelete{Undelete: &pb.Undelete{Path: "/a/f"}})
+	if out := mustApply(t, s, undelete); out.Reply.Status.FileId != uint64(newer) {
+		t.Errorf("the newest comes back: %v", out.Reply)
+	}
+	expectCode(t, s, undelete, gfs.CodeExist)
+	// With its directory away, a removal cannot be undone; it can once the directory is back.
+	mustApply(t, s, removing("/a/f", false, true))
+	at(removing("/a", true, false), 30)
+	expectCode(t, s, undelete, gfs.CodeNotExist)
+	mkdir(t, s, "/a")
+	if out := mustApply(t, s, undelete); out.Reply.Status.FileId != uint64(older) {
+		t.Errorf("the older comes back to a new directory: %v", out.Reply)
+	}
+	// Retention: only what was removed before ends.
+	at(removing("/a/f", false, false), 40)
+	if v := s.View(); v.DropDue(time.Unix(30, 0)) || !v.DropDue(time.Unix(31, 0)) {
+		t.Error("what is due is wrong")
+	}
+	if mustApply(t, s, dropTrash(time.Unix(40, 0), 100)); s.View().Counts().Trash != 1 {
+		t.Errorf("%+v", s.View().Counts())
+	}
+	verify(t, s)
+}
