@@ -1,0 +1,192 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// Config is what a Server needs. All fields but Insecure are required.
+type Config struct {
+	// Listen is the HOST:PORT to listen on; port 0 picks a free one.
+	Listen string
+	// Insecure allows a listener beyond loopback. The data plane has no authentication: whoever reaches it can read
+	// and write every chunk.
+	Insecure bool
+	Handler  Handler
+	Pool     *Pool
+	Log      *logrus.Entry
+}
+
+// Server accepts data connections. It is safe for concurrent use.
+type Server struct {
+	listener net.Listener
+	handler  Handler
+	pool     *Pool
+	log      *logrus.Entry
+	requests *window // of clients, on all connections together
+	quiet    logLimit
+
+	closing atomic.Bool
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+
+	counters Counters
+}
+
+// Counters count since the server began.
+type Counters struct {
+	Connections   atomic.Int64 // accepted
+	Malformed     atomic.Int64 // connections closed for what they said
+	Reads         atomic.Int64
+	ReadBytes     atomic.Int64
+	SendfileBytes atomic.Int64 // of ReadBytes, those that never left the kernel
+	Mutations     atomic.Int64
+	MutationBytes atomic.Int64
+	ChainFrames   atomic.Int64
+	ChainBytes    atomic.Int64
+}
+
+// Listen starts a server. Errors are those of the listener, and gfs.CodeInvalid for an address beyond loopback
+// without Insecure.
+func Listen(cfg Config) (*Server, error) {
+	if err := checkLoopback(cfg); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for data connections: %w", err)
+	}
+	s := &Server{
+		listener: listener,
+		handler:  cfg.Handler,
+		pool:     cfg.Pool,
+		log:      cfg.Log,
+		requests: newWindow(gfs.MaxInFlightRequests, gfs.MaxRequestBufferBytes),
+		conns:    make(map[*conn]struct{}),
+	}
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+// checkLoopback looks at what the address means before anything listens on it.
+func checkLoopback(cfg Config) error {
+	if cfg.Insecure {
+		return nil
+	}
+	address, err := net.ResolveTCPAddr("tcp", cfg.Listen)
+	if err != nil {
+		return gfs.Errorf(gfs.CodeInvalid, "listen address %q: want HOST:PORT: %v", cfg.Listen, err)
+	}
+	if !address.IP.IsLoopback() {
+		return gfs.Errorf(gfs.CodeInvalid, "listen address %q is not loopback, and data connections are not authenticated: "+
+			"listen on 127.0.0.1, or allow it explicitly on a network where every host is trusted", cfg.Listen)
+	}
+	return nil
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Counters are the server's counters, which go on counting.
+func (s *Server) Counters() *Counters { return &s.counters }
+
+// InFlight is the number of clients' requests accepted and not yet answered.
+func (s *Server) InFlight() int { return s.requests.inUse() }
+
+// Close ends the listener and all connections and waits for their goroutines. Replies that come later are dropped.
+func (s *Server) Close() error {
+	s.closing.Store(true)
+	err := s.listener.Close()
+	s.requests.close()
+	s.mu.Lock()
+	for c := range s.conns {
+		c.close()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) accept() {
+	pause := time.Millisecond
+	for {
+		tcp, err := s.listener.Accept()
+		if err != nil {
+			if s.closing.Load() {
+				return
+			}
+			// Out of file descriptors, most likely: what is open goes on, and room may come.
+			s.quiet.warn(s.log.WithError(err), "cannot accept a data connection")
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = time.Millisecond
+		s.counters.Connections.Add(1)
+		if !s.start(tcp.(*net.TCPConn)) {
+			tcp.Close()
+		}
+	}
+}
+
+// start serves one more connection unless there are too many or the server is closing.
+func (s *Server) start(tcp *net.TCPConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() {
+		return false
+	}
+	if len(s.conns) >= gfs.MaxConnections {
+		s.quiet.warn(s.log.WithField("connections", len(s.conns)), "too many data connections")
+		return false
+	}
+	c, err := newConn(s, tcp)
+	if err != nil {
+		s.quiet.warn(s.log.WithError(err), "cannot serve a data connection")
+		return false
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Go(func() {
+		c.serve()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	})
+	s.wg.Go(c.out.run)
+	return true
+}
+
+// logLimit lets one line pass each second, with the number of those held back: whoever talks nonsense to the port
+// must not fill the disk with it.
+type logLimit struct {
+	mu   sync.Mutex
+	last time.Time
+	held int
+}
+
+func (l *logLimit) warn(entry *logrus.Entry, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.last) < time.Second {
+		l.held++
+		return
+	}
+	if l.held > 0 {
+		entry = entry.WithField("held_back", l.held)
+	}
+	l.last, l.held = now, 0
+	entry.Warn(message)
+}

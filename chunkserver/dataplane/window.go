@@ -1,0 +1,62 @@
+package dataplane
+
+import "sync"
+
+// window bounds what is held at once, in number and in bytes. What alone exceeds the bytes passes when nothing else
+// is held. It is safe for concurrent use.
+type window struct {
+	mu        sync.Mutex
+	moved     sync.Cond
+	waiting   int
+	count     int
+	bytes     int
+	mostCount int
+	mostBytes int
+	closed    bool
+}
+
+func newWindow(mostCount, mostBytes int) *window {
+	w := &window{mostCount: mostCount, mostBytes: mostBytes}
+	w.moved.L = &w.mu
+	return w
+}
+
+// take waits for room for one more of n bytes. A closed window has room for everything: the end of a connection or
+// a server must not wait.
+func (w *window) take(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for !w.closed && w.count > 0 && (w.count+1 > w.mostCount || w.bytes+n > w.mostBytes) {
+		w.waiting++
+		w.moved.Wait()
+		w.waiting--
+	}
+	w.count++
+	w.bytes += n
+}
+
+// put gives back what was taken.
+func (w *window) put(n int) {
+	w.mu.Lock()
+	w.count--
+	w.bytes -= n
+	waiting := w.waiting
+	w.mu.Unlock()
+	if waiting > 0 {
+		w.moved.Broadcast()
+	}
+}
+
+// inUse is the number held.
+func (w *window) inUse() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.count
+}
+
+func (w *window) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.moved.Broadcast()
+}
