@@ -1,0 +1,180 @@
+package chunkserver
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/cairnfs/cairn/chunkserver/store"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// closeTimeout is what the members below have to close a chunk; then its primary asks for a new version.
+const closeTimeout = 10 * time.Second
+
+// closing is the end of a version by agreement: every member compares, syncs and unmarks its replica, and answers its
+// predecessor; the primary then tells the master. Once begun, the version takes no mutation again, whatever comes of it.
+type closing struct {
+	since     time.Time
+	unmarking bool // under way or done: cannot be taken back
+	unmarked  bool
+	below     bool // everyone below has closed, or nobody is below
+	length    int64
+}
+
+// beginClose closes a chunk of which this server is the idle primary.
+func (c *chunk) beginClose() {
+	c.queue(func() {
+		if c.role != primary || c.order == nil || !c.order.Quiet() || c.complaint != nil {
+			c.finish()
+			return
+		}
+		c.endOrder(nil)
+		c.entry.primaryIn.Store(0)
+		k := &closing{since: c.cs.now(), below: c.pipe.down == nil}
+		c.closing = k
+		c.workOn(k, func(replica *store.Replica) (*pb.ChainClose, error) {
+			digest, err := replica.Digest()
+			sum := digest.Sum()
+			return &pb.ChainClose{Length: digest.Length, Digest: sum[:]}, err
+		}, func(request *pb.ChainClose) {
+			k.length = request.Length
+			if !k.below {
+				c.pipe.put(pipelineItem{close: request})
+			}
+			c.unmark(k)
+		})
+	}, func(error) {})
+}
+
+// workOn does slow work of a closing, and goes on with what it found unless the closing failed.
+func (c *chunk) workOn(k *closing, slow func(*store.Replica) (*pb.ChainClose, error), then func(*pb.ChainClose)) {
+	replica := c.pipe.replica
+	var request *pb.ChainClose
+	c.work(c.cs.disk, func(context.Context) (err error) {
+		request, err = slow(replica)
+		return err
+	}, func(err error) {
+		switch {
+		case c.closing != k:
+		case err != nil:
+			c.failClosing(err)
+		default:
+			then(request)
+		}
+	})
+}
+
+// onCloseFromAbove closes this member's replica and those below.
+func (c *chunk) onCloseFromAbove(request *pb.ChainClose) {
+	if c.role != secondary || c.closing != nil {
+		return
+	}
+	if c.follow.Owes() {
+		c.up.Closed(gfs.Errorf(gfs.CodeConflict, "chunk %s has mutations that are not applied everywhere", c.handle))
+		return
+	}
+	c.follow.Freeze()
+	c.queue(func() {
+		if c.role != secondary || c.pipe == nil {
+			c.finish()
+			return
+		}
+		k := &closing{since: c.cs.now(), below: c.pipe.down == nil, length: request.Length}
+		c.closing = k
+		if !k.below {
+			c.pipe.put(pipelineItem{close: request})
+		}
+		c.workOn(k, func(replica *store.Replica) (*pb.ChainClose, error) {
+			digest, err := replica.Digest()
+			if sum := digest.Sum(); err == nil && !bytes.Equal(sum[:], request.Digest) {
+				err = gfs.Errorf(gfs.CodeConflict, "chunkserver %s differs from the primary in chunk %s", c.cs.ID(), c.handle)
+			}
+			return request, err
+		}, func(*pb.ChainClose) { c.unmark(k) })
+	}, c.up.Closed)
+}
+
+// unmark makes the replica durable and closes it.
+func (c *chunk) unmark(k *closing) {
+	k.unmarking = true
+	c.pipe.replica.SetCommit(k.length)
+	c.cs.closer.close(c.pipe.replica, func(err error) {
+		c.send(func(c *chunk) {
+			if c.closing != k {
+				c.finish() // given up meanwhile, but for this
+				return
+			}
+			k.unmarking = false
+			if err != nil {
+				c.failClosing(err)
+				return
+			}
+			k.unmarked = true
+			c.closed(k)
+		})
+	})
+}
+
+func (c *chunk) onClosedBelow(err error) {
+	k := c.closing
+	switch {
+	case k == nil:
+	case err != nil:
+		c.failClosing(err)
+	default:
+		k.below = true
+		c.closed(k)
+	}
+}
+
+// closed ends the closing when this replica and everyone below is closed.
+func (c *chunk) closed(k *closing) {
+	if !k.unmarked || !k.below {
+		return
+	}
+	wasPrimary, version := c.role == primary, c.version
+	if !wasPrimary {
+		c.up.Closed(nil)
+		c.up = nil // the predecessor ends the stream
+	}
+	c.endClosing()
+	c.freeze()
+	if wasPrimary {
+		c.cs.recordClose(&pb.CloseRequest{
+			Handle: uint64(c.handle), Version: uint64(version), Length: k.length, Server: string(c.cs.ID()),
+		})
+	}
+}
+
+// failClosing gives up: only a new version can bring the members to agree.
+func (c *chunk) failClosing(err error) {
+	c.log.WithError(err).WithField("version", c.version.String()).Warn("chunk not closed")
+	wasPrimary := c.role == primary
+	if !wasPrimary && c.up != nil {
+		c.up.Closed(err)
+		c.up = nil
+	}
+	c.endClosing()
+	c.freeze()
+	if wasPrimary {
+		c.complainAbout("", pb.Report_RENEW, "close: "+err.Error())
+	}
+}
+
+// endClosing lets the next order begin, at once or, while the replica is being unmarked, after that.
+func (c *chunk) endClosing() {
+	k := c.closing
+	c.closing = nil
+	if !k.unmarking {
+		c.finish()
+	}
+}
+
+// closingPulse bounds the wait for the members below.
+func (c *chunk) closingPulse(now time.Time) {
+	if now.Sub(c.closing.since) > closeTimeout {
+		c.failClosing(gfs.Errorf(gfs.CodeUnavailable, "chunkserver %s has not closed chunk %s within %s", c.successor(), c.handle, closeTimeout))
+	}
+}

@@ -1,0 +1,296 @@
+package chunkserver
+
+import (
+	"context"
+
+	"github.com/cairnfs/cairn/actors"
+	"github.com/cairnfs/cairn/chunkserver/dataplane"
+	"github.com/cairnfs/cairn/chunkserver/mutation"
+	"github.com/cairnfs/cairn/chunkserver/store"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// progress tells the master that an order is still at work; it may be called from any goroutine.
+type progress func(*pb.PrepareReply)
+
+// onPrepare fences every version below the order's. It overtakes whatever waits for others: a grant, a chain that is
+// being opened, a close.
+func (c *chunk) onPrepare(order *pb.PrepareOrder, reply actors.Reply[*pb.PrepareReply], busy progress) {
+	c.overtaken = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+	if c.closing != nil {
+		c.endClosing()
+	}
+	stop := c.sayBusy(busy)
+	answer := func(status *pb.PrepareReply, err error) {
+		stop()
+		reply.Send(status, err)
+	}
+	c.queue(func() { c.prepare(order, answer) }, func(err error) {
+		c.overtaken = false
+		answer(nil, err)
+	})
+}
+
+// sayBusy sends signs of life until stop is called.
+func (c *chunk) sayBusy(busy progress) (stop func()) {
+	over := false
+	var timer *actors.Timer
+	var say actors.Func[*chunk]
+	say = func(c *chunk) {
+		if !over {
+			busy(&pb.PrepareReply{Busy: true})
+			timer = actors.After(c.entry.ref, gfs.PrepareBusyInterval, say)
+		}
+	}
+	timer = actors.After(c.entry.ref, gfs.PrepareBusyInterval, say)
+	return func() {
+		over = true
+		timer.Stop()
+	}
+}
+
+func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, error)) {
+	c.overtaken = false
+	replica, err := c.cs.store.Get(c.handle)
+	if err == nil {
+		if promised := replica.Status().Promised; gfs.Version(order.Version) <= promised {
+			err = gfs.Errorf(gfs.CodeStaleVersion, "chunk %s: version %s is not above %s, which is promised", c.handle, gfs.Version(order.Version), promised)
+		}
+	}
+	if err != nil {
+		answer(nil, err)
+		c.finish()
+		return
+	}
+	c.freeze()
+	c.dropPatch()
+	c.whenDrained(func() {
+		var status *pb.PrepareReply
+		c.work(c.cs.disk, func(context.Context) (err error) {
+			status, err = promise(replica, order)
+			return err
+		}, func(err error) {
+			answer(status, err)
+			c.finish()
+		})
+	})
+}
+
+// promise is the slow part of Prepare: nothing is being written.
+func promise(replica *store.Replica, order *pb.PrepareOrder) (*pb.PrepareReply, error) {
+	if err := replica.DiscardBeyondLength(); err != nil && gfs.CodeOf(err) != gfs.CodeConflict { // closed: nothing to discard
+		return nil, err
+	}
+	if err := replica.Promise(gfs.Version(order.Version), gfs.Version(order.FromVersion), order.Joiner); err != nil {
+		return nil, err
+	}
+	digest, err := replica.Digest()
+	if err != nil {
+		return nil, err
+	}
+	status, sum := replica.Status(), digest.Sum()
+	return &pb.PrepareReply{
+		Promised: uint64(status.Promised), Active: uint64(status.Active), Length: status.Length, Digest: sum[:],
+		State: uint32(status.State), CommitLength: status.CommitLength,
+	}, nil
+}
+
+// onCreate makes an empty replica, which is active at once. The primary opens the chain by itself: mutations wait for
+// it.
+func (c *chunk) onCreate(order *pb.CreateOrder, reply actors.Reply[*pb.OrderReply]) {
+	c.queue(func() {
+		var replica *store.Replica
+		c.work(c.cs.disk, func(context.Context) (err error) {
+			replica, err = create(c.cs.store, c.handle, gfs.Version(order.Version))
+			return err
+		}, func(err error) {
+			if err != nil {
+				reply.Fail(err)
+				c.finish()
+				return
+			}
+			reply.Ok(&pb.OrderReply{})
+			if c.role != bystander || order.Members[0].Id != string(c.cs.ID()) {
+				c.finish()
+				return
+			}
+			c.version, c.used = gfs.Version(order.Version), c.cs.now()
+			c.order = mutation.NewPrimary[*dataplane.Mutation](c.cs.now(), 0, new(mutation.Table), false)
+			c.order.Freeze()
+			configuration := configuration{version: c.version, members: order.Members, synced: order.Synced, fresh: true}
+			c.activate(configuration, replica, func(_ int64, accused string, err error) {
+				if err != nil && accused != "" {
+					c.role, c.members, c.position = primary, order.Members, 0
+					c.accuse(gfs.ServerID(accused), err.Error())
+				}
+			})
+		})
+	}, reply.Fail)
+}
+
+// create makes the replica; the same order again finds it.
+func create(s *store.Store, handle gfs.ChunkHandle, version gfs.Version) (*store.Replica, error) {
+	replica, err := s.Create(handle, version)
+	if gfs.CodeOf(err) != gfs.CodeExist {
+		return replica, err
+	}
+	if replica, found := s.Get(handle); found == nil {
+		if status := replica.Status(); status.Promised == version && status.Active == version && status.Length == 0 {
+			return replica, nil
+		}
+	}
+	return nil, err
+}
+
+// onGrant makes this server the primary of a configuration. The answer comes when every member is active and equal.
+func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]) {
+	version := gfs.Version(order.Version)
+	c.queue(func() {
+		if c.version == version && c.role == primary {
+			c.grantAgain(reply)
+			c.finish()
+			return
+		}
+		replica, err := c.cs.store.Get(c.handle)
+		if err == nil {
+			err = c.mayJoin(version)
+		}
+		if err == nil && replica.Status().State != gfs.ReplicaMember {
+			err = gfs.Errorf(gfs.CodeNoReplica, "chunk %s: a %s cannot be primary", c.handle, replica.Status().State)
+		}
+		if err != nil {
+			reply.Fail(err)
+			c.finish()
+			return
+		}
+		c.freeze()
+		c.whenDrained(func() {
+			configuration := configuration{version: version, members: order.Members, synced: order.Synced}
+			c.activate(configuration, replica, func(length int64, accused string, err error) {
+				switch {
+				case accused != "":
+					reply.Ok(&pb.GrantReply{Accused: accused})
+				default:
+					reply.Send(&pb.GrantReply{Length: length}, err)
+				}
+			})
+		})
+	}, reply.Fail)
+}
+
+// grantAgain answers an order that has been obeyed.
+func (c *chunk) grantAgain(reply actors.Reply[*pb.GrantReply]) {
+	if c.complaint != nil || c.order == nil {
+		reply.Fail(gfs.Errorf(gfs.CodeConflict, "version %s of chunk %s has ended: grant a new one", c.version, c.handle))
+		return
+	}
+	reply.Ok(&pb.GrantReply{Length: c.order.Commit()})
+}
+
+// activate brings every member of a configuration to this replica's state, and then is its primary. done hears the
+// chunk's length, or who could not be brought in and why.
+func (c *chunk) activate(conf configuration, replica *store.Replica, done func(length int64, accused string, err error)) {
+	held := replica.Status().Active
+	a := &activation{configuration: conf, cs: c.cs, replica: replica}
+	c.work(c.cs.network, a.run, func(err error) {
+		defer c.finish()
+		if c.overtaken {
+			a.accused, err = "", gfs.Errorf(gfs.CodeStaleVersion, "version %s of chunk %s was overtaken by another", conf.version, c.handle)
+		}
+		if err != nil {
+			if a.down != nil {
+				a.down.Drop()
+			}
+			done(0, a.accused, err)
+			return
+		}
+		c.becomePrimary(a, held)
+		done(a.length, "", nil)
+	})
+}
+
+// becomePrimary opens the chunk for mutation: every member is equal to this replica. held is the version whose content
+// the replica held before.
+func (c *chunk) becomePrimary(a *activation, held gfs.Version) {
+	alone, now := len(a.members) == 1, c.cs.now()
+	if c.order != nil && (c.version != held || !c.order.Drained() || c.order.Length() != a.length) {
+		c.endOrder(c.notPrimary())
+	}
+	if c.order == nil {
+		c.order = mutation.NewPrimary[*dataplane.Mutation](now, a.length, a.table, alone)
+	} else {
+		c.replies = c.order.Reopen(alone, c.replies)
+	}
+	c.role, c.version, c.members, c.position = primary, a.version, a.members, 0
+	c.below, c.owedBelow, c.complaint = 0, false, nil
+	c.used, c.ticked = now, -1
+	a.replica.SetCommit(a.length)
+	c.startPipeline(a.replica, a.down)
+	c.entry.primaryIn.Store(uint64(a.version))
+	c.lease = c.cs.leases.hold(c.handle, a.version, a.members, a.length)
+	c.committed()
+	c.wake(livelyPulse)
+	c.log.WithField("version", c.version.String()).Debug("primary")
+}
+
+// onDigest answers a primary that brings its members up to date in a version, or whoever compares replicas (version 0).
+func (c *chunk) onDigest(request *pb.Digest, reply func(*pb.DigestReply)) {
+	refuse := func(err error) { reply(&pb.DigestReply{Code: uint32(gfs.CodeOf(err)), Detail: err.Error()}) }
+	c.queue(func() {
+		if version := gfs.Version(request.Version); version != 0 {
+			if err := c.mayJoin(version); err != nil {
+				refuse(err)
+				c.finish()
+				return
+			}
+		}
+		c.whenDrained(func() {
+			var digest store.Digest
+			c.work(c.cs.disk, func(context.Context) error {
+				replica, err := c.cs.store.Get(c.handle)
+				if err == nil {
+					digest, err = replica.Digest()
+				}
+				return err
+			}, func(err error) {
+				defer c.finish()
+				if err != nil {
+					refuse(err)
+					return
+				}
+				sum := digest.Sum()
+				reply(&pb.DigestReply{Length: digest.Length, Checksums: digest.Blocks, Digest: sum[:], UnknownBlocks: digest.Unknown})
+			})
+		})
+	}, refuse)
+}
+
+// onDelete removes the replica if it still is as stated and takes part in no version here.
+func (c *chunk) onDelete(stated *pb.ReplicaStatus, done func()) {
+	c.queue(func() {
+		if c.role != bystander {
+			c.log.Debug("replica not deleted: it is open here")
+			done()
+			c.finish()
+			return
+		}
+		c.whenDrained(func() {
+			c.work(c.cs.disk, func(context.Context) error {
+				return c.cs.store.Delete(c.handle, store.Status{
+					Handle: c.handle, Promised: gfs.Version(stated.Promised), Active: gfs.Version(stated.Active),
+					Length: stated.Length, State: gfs.ReplicaState(stated.State), Marked: stated.Marked,
+				})
+			}, func(err error) {
+				if err != nil {
+					c.log.WithError(err).Debug("replica not deleted")
+				}
+				done()
+				c.finish()
+			})
+		})
+	}, func(error) { done() })
+}

@@ -1,0 +1,177 @@
+package chunkserver
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/cairnfs/cairn/actors"
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// heartbeat is the shell of the actor that tells the masters of this server: that it is alive, what leases it holds,
+// and what replicas it has.
+type heartbeat struct {
+	cs   *Chunkserver
+	self actors.Ref[*heartbeat]
+
+	sequence  uint64
+	next      gfs.ChunkHandle // where the next slice of the inventory begins
+	beating   bool            // a heartbeat is being put together or waits for its answer
+	inventory uint64          // number of the last full inventory begun
+	acked     uint64          // number of the last full inventory that a master acknowledged
+	sending   bool            // a full inventory is under way
+	measured  time.Time
+	timer     *actors.Timer
+}
+
+const (
+	// sliceEntries is how many replicas a heartbeat states: a million are audited in an hour.
+	sliceEntries = 256
+	// inventoryTimeout is what a master has to acknowledge one page.
+	inventoryTimeout = 5 * time.Second
+	// inventoryTries is how often a page is sent before the inventory is given up, until the master asks again.
+	inventoryTries = 3
+)
+
+// beat is sent each second.
+func (h *heartbeat) beat() {
+	h.timer = actors.After(h.self, gfs.HeartbeatInterval, actors.Func[*heartbeat]((*heartbeat).beat))
+	now := h.cs.now()
+	if now.Sub(h.measured) >= gfs.MetricsInterval {
+		h.measured = now
+		h.cs.network.Go(h.cs.publishMetrics)
+	}
+	if h.beating {
+		return // the disk or the master is slow: one at a time
+	}
+	h.sequence++
+	message := &pb.Heartbeat{
+		Server: h.cs.self, Incarnation: uint64(h.cs.cfg.Incarnation), Sequence: h.sequence, InventorySequence: h.acked,
+	}
+	from := h.next
+	h.beating = h.cs.disk.Go(func() {
+		h.cs.fillHeartbeat(message, from)
+		h.self.Send(actors.Func[*heartbeat](func(h *heartbeat) { h.publish(message) }))
+	})
+}
+
+// fillHeartbeat is the slow part of a heartbeat.
+func (cs *Chunkserver) fillHeartbeat(message *pb.Heartbeat, from gfs.ChunkHandle) {
+	message.Epoch = uint32(cs.store.Epoch())
+	message.CapacityBytes, message.UsedBytes, message.FreeBytes = cs.store.Space()
+	message.Chunks = uint64(cs.store.Len())
+	message.Leases = cs.leases.heartbeat()
+	message.MutationsInFlight = uint32(cs.server.InFlight())
+	message.Slice = cs.inventoryPage(from, sliceEntries)
+}
+
+// inventoryPage states the replicas from a handle on.
+func (cs *Chunkserver) inventoryPage(from gfs.ChunkHandle, limit int) *pb.InventoryPage {
+	page := &pb.InventoryPage{
+		Server: string(cs.ID()), Incarnation: uint64(cs.cfg.Incarnation), FirstHandle: uint64(from), LastHandle: math.MaxUint64,
+	}
+	statuses := cs.store.Statuses(from, limit)
+	page.Replicas = make([]*pb.ReplicaStatus, len(statuses))
+	for i, s := range statuses {
+		page.Replicas[i] = &pb.ReplicaStatus{
+			Handle: uint64(s.Handle), Promised: uint64(s.Promised), Active: uint64(s.Active), Length: s.Length,
+			State: uint32(s.State), Marked: s.Marked,
+		}
+	}
+	if page.Last = len(statuses) < limit; !page.Last {
+		page.LastHandle = uint64(statuses[len(statuses)-1].Handle)
+	}
+	return page
+}
+
+// publish sends a heartbeat to all masters; the acting one answers.
+func (h *heartbeat) publish(message *pb.Heartbeat) {
+	if h.next = gfs.ChunkHandle(message.Slice.LastHandle) + 1; message.Slice.Last {
+		h.next = 0
+	}
+	bus.AskAsync(h.cs.conn, bus.Call{
+		Subject: h.cs.subjects.Heartbeat(h.cs.ID()), Request: message, Total: gfs.HeartbeatInterval,
+	}, func(answer bus.Answer) (done bool) {
+		var reply pb.HeartbeatReply
+		err := answer.Decode(&reply)
+		h.self.Send(actors.Func[*heartbeat](func(h *heartbeat) { h.onReply(&reply, err) }))
+		return true
+	})
+}
+
+func (h *heartbeat) onReply(reply *pb.HeartbeatReply, err error) {
+	h.beating = false
+	if err != nil {
+		h.cs.log.WithError(err).Debug("heartbeat not answered")
+		return
+	}
+	switch epoch := gfs.Epoch(reply.Epoch); {
+	case epoch < h.cs.store.Epoch():
+		return // a master that another has replaced
+	case epoch > h.cs.store.Epoch():
+		h.cs.disk.Go(func() {
+			if err := h.cs.store.RaiseEpoch(epoch); err != nil && gfs.CodeOf(err) != gfs.CodeStaleEpoch {
+				h.cs.log.WithError(err).Error("epoch not persisted")
+			}
+		})
+	}
+	h.cs.heardMaster()
+	if reply.SendInventory {
+		h.sendInventory()
+	}
+}
+
+// sendInventory begins a full inventory unless one is under way.
+func (h *heartbeat) sendInventory() {
+	if h.sending {
+		return
+	}
+	h.inventory++
+	number := h.inventory
+	h.sending = h.cs.network.Go(func() {
+		err := h.cs.sendInventory(h.cs.ctx, number)
+		h.self.Send(actors.Func[*heartbeat](func(h *heartbeat) {
+			h.sending = false
+			if err != nil {
+				h.cs.log.WithError(err).Warn("inventory not acknowledged")
+				return
+			}
+			h.acked = number
+		}))
+	})
+}
+
+func (cs *Chunkserver) sendInventory(ctx context.Context, number uint64) error {
+	from := gfs.ChunkHandle(0)
+	for n := uint32(0); ; n++ {
+		page := cs.inventoryPage(from, gfs.InventoryPageEntries)
+		page.Inventory, page.Page = number, n
+		if err := cs.sendPage(ctx, page); err != nil {
+			return err
+		}
+		if page.Last {
+			cs.log.WithFields(logrus.Fields{"inventory": number, "pages": n + 1}).Debug("inventory sent")
+			return nil
+		}
+		from = gfs.ChunkHandle(page.LastHandle) + 1
+	}
+}
+
+func (cs *Chunkserver) sendPage(ctx context.Context, page *pb.InventoryPage) (err error) {
+	for range inventoryTries {
+		bounded, cancel := context.WithTimeout(ctx, inventoryTimeout)
+		var ack pb.InventoryAck
+		err = bus.Ask(bounded, cs.conn, cs.subjects.Master(messages.OpInventory), page, &ack)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,129 @@
+package chunkserver
+
+import (
+	"sync/atomic"
+
+	"github.com/cairnfs/cairn/actors"
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// serviceVersion is what monitoring shows of the orders' protocol.
+const serviceVersion = "1.0.0"
+
+// serveOrders takes the acting master's orders from NATS. Each is checked against the epoch and the incarnation, and
+// then goes to the actor of its chunk.
+func (cs *Chunkserver) serveOrders() (*bus.Service, error) {
+	endpoint := func(command string, handle func(*bus.Request)) bus.Endpoint {
+		return bus.Endpoint{Name: command, Subject: cs.subjects.Chunkserver(cs.ID(), command), Handle: handle}
+	}
+	return bus.Serve(cs.conn, bus.ServiceConfig{
+		Name:        "cairn-chunkserver",
+		Version:     serviceVersion,
+		Description: "orders to chunkserver " + string(cs.ID()),
+		Metadata:    map[string]string{"server": string(cs.ID()), "address": cs.self.Address},
+		Gate:        actors.NewGate("orders to a chunkserver", gfs.MaxInFlightRequests),
+	},
+		endpoint(messages.CommandCreate, bus.Typed(cs.onCreate)),
+		endpoint(messages.CommandPrepare, bus.Typed(cs.onPrepare)),
+		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
+		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
+		endpoint(messages.CommandReport, bus.Typed(cs.onInventoryOrder)),
+	)
+}
+
+// obey calls do if the order is for this process and from no replaced master. A higher epoch is on disk before.
+func (cs *Chunkserver) obey(r *bus.Request, header *pb.OrderHeader, do func()) {
+	epoch := gfs.Epoch(header.GetEpoch())
+	switch known := cs.store.Epoch(); {
+	case epoch == 0:
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "order without an epoch"))
+	case gfs.Incarnation(header.GetIncarnation()) != cs.cfg.Incarnation:
+		r.Fail(gfs.Errorf(gfs.CodeWrongIncarnation, "chunkserver %s has incarnation %016x, the order is for %016x",
+			cs.ID(), uint64(cs.cfg.Incarnation), header.GetIncarnation()))
+	case epoch < known:
+		r.Fail(gfs.Errorf(gfs.CodeStaleEpoch, "the order has epoch %d, a master of epoch %d was heard", epoch, known))
+	case epoch == known:
+		cs.heardMaster()
+		do()
+	default:
+		admitted := cs.disk.Go(func() {
+			if err := cs.store.RaiseEpoch(epoch); err != nil {
+				r.Fail(err)
+				return
+			}
+			cs.heardMaster()
+			do()
+		})
+		if !admitted {
+			r.Fail(gfs.Errorf(gfs.CodeBusy, "chunkserver %s has no worker free: try again after a pause", cs.ID()))
+		}
+	}
+}
+
+// checkMembers refuses a configuration that this server cannot be the primary of, or a member of any.
+func (cs *Chunkserver) checkMembers(handle, version uint64, members []*pb.Server, asPrimary bool) error {
+	mine := false
+	for i, m := range members {
+		mine = mine || m.Id == string(cs.ID()) && (i == 0 || !asPrimary)
+	}
+	if handle == 0 || version == 0 || len(members) == 0 || len(members) > gfs.MaxReplicas || !mine {
+		return gfs.Errorf(gfs.CodeInvalid, "order for chunk %016x, version %s with %d members: want 1 to %d with chunkserver %s in its place",
+			handle, gfs.Version(version), len(members), gfs.MaxReplicas, cs.ID())
+	}
+	return nil
+}
+
+func (cs *Chunkserver) onCreate(r *bus.Request, order *pb.CreateOrder) {
+	if err := cs.checkMembers(order.Handle, order.Version, order.Members, false); err != nil {
+		r.Fail(err)
+		return
+	}
+	cs.obey(r, order.Header, func() {
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCreate(order, bus.ReplyTo[*pb.OrderReply](r)) }))
+	})
+}
+
+func (cs *Chunkserver) onPrepare(r *bus.Request, order *pb.PrepareOrder) {
+	cs.obey(r, order.Header, func() {
+		busy := func(status *pb.PrepareReply) { r.Progress(status) }
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onPrepare(order, bus.ReplyTo[*pb.PrepareReply](r), busy) }))
+	})
+}
+
+func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
+	if err := cs.checkMembers(order.Handle, order.Version, order.Members, true); err != nil {
+		r.Fail(err)
+		return
+	}
+	cs.obey(r, order.Header, func() {
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r)) }))
+	})
+}
+
+// onDelete removes the replicas that still are as the order states them; the others stay, and the next inventory
+// tells the master how they are.
+func (cs *Chunkserver) onDelete(r *bus.Request, order *pb.DeleteOrder) {
+	cs.obey(r, order.Header, func() {
+		var left atomic.Int64
+		left.Store(int64(len(order.Replicas)) + 1)
+		done := func() {
+			if left.Add(-1) == 0 {
+				r.Reply(&pb.OrderReply{})
+			}
+		}
+		for _, stated := range order.Replicas {
+			cs.chunks.send(gfs.ChunkHandle(stated.Handle), routed(func(c *chunk) { c.onDelete(stated, done) }))
+		}
+		done()
+	})
+}
+
+func (cs *Chunkserver) onInventoryOrder(r *bus.Request, order *pb.InventoryOrder) {
+	cs.obey(r, order.Header, func() {
+		cs.heartbeat.Send(actors.Func[*heartbeat]((*heartbeat).sendInventory))
+		r.Reply(&pb.OrderReply{})
+	})
+}

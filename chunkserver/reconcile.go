@@ -1,0 +1,315 @@
+package chunkserver
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/cairnfs/cairn/chunkserver/dataplane"
+	"github.com/cairnfs/cairn/chunkserver/mutation"
+	"github.com/cairnfs/cairn/chunkserver/store"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// configuration is a version of a chunk with its members, primary first.
+type configuration struct {
+	version gfs.Version
+	members []*pb.Server
+	synced  bool
+	fresh   bool // made by CreateOrder: the other members may not have their replicas yet
+}
+
+// activation is the slow part of becoming a primary: it activates the replica, opens the chain, and makes members
+// that differ equal to this one. The primary's state wins: any member's state holds all that was acknowledged.
+type activation struct {
+	configuration
+	cs      *Chunkserver
+	replica *store.Replica
+
+	// The outcome.
+	length  int64
+	table   *mutation.Table
+	down    *dataplane.Downstream
+	accused string // the member that could not be brought in
+}
+
+// Bounds of one activation.
+const (
+	// maxReconciles is how often members are made equal before one that still differs is accused.
+	maxReconciles = 3
+	// createPatience is how long a new chunk's members have to make their replicas.
+	createPatience = 3 * time.Second
+	createPause    = 10 * time.Millisecond
+	// activateTimeout bounds all of it: a chunk of differences over a slow link.
+	activateTimeout = 30 * time.Second
+	// patchBytes is how much of a patch travels in one frame.
+	patchBytes = 4 << 20
+)
+
+// run fails with an error, and with accused set if it is a member's fault. It ends with ctx.
+func (a *activation) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, activateTimeout)
+	defer cancel()
+	if err := a.replica.Activate(a.version); err != nil {
+		return err
+	}
+	digest, err := a.replica.Digest()
+	if err != nil {
+		return err
+	}
+	if len(digest.Unknown) > 0 {
+		a.accused = string(a.cs.ID())
+		return gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %d blocks are in no known state here", a.replica.Handle(), len(digest.Unknown))
+	}
+	if a.table, err = a.replica.Table(); err != nil {
+		return err
+	}
+	a.length = digest.Length
+	if len(a.members) == 1 {
+		return nil
+	}
+	return a.openChain(ctx, digest)
+}
+
+func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
+	sum := digest.Sum()
+	open := &pb.ChainOpen{
+		Handle: uint64(a.replica.Handle()), Version: uint64(a.version), Members: a.members, Position: 1,
+		Digest: sum[:], Length: digest.Length, CommitLength: a.replica.Status().CommitLength, Synced: a.synced,
+	}
+	began := a.cs.now()
+	for reconciled := 0; ; {
+		down, opened, err := dataplane.OpenChain(ctx, open)
+		switch {
+		case err != nil:
+			a.accused = a.members[1].Id
+			return err
+		case gfs.Code(opened.Code) == gfs.CodeNoReplica && a.fresh && a.cs.now().Sub(began) < createPatience:
+			if err := pause(ctx, createPause); err != nil {
+				return err
+			}
+		case opened.Code != 0:
+			if a.accused = opened.Accused; a.accused == "" {
+				a.accused = a.members[1].Id
+			}
+			return gfs.FromCode(gfs.Code(opened.Code), opened.Detail)
+		case len(opened.Differing) == 0:
+			a.down = down
+			return nil
+		case reconciled == maxReconciles:
+			a.accused = opened.Differing[0]
+			return gfs.Errorf(gfs.CodeConflict, "chunkserver %s still differs after %d patches", a.accused, reconciled)
+		default:
+			reconciled++
+			if err := a.reconcileAll(ctx, opened.Differing, digest); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// pause waits, or ends with ctx and its error.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *activation) reconcileAll(ctx context.Context, differing []string, digest store.Digest) error {
+	for _, id := range differing {
+		at := slices.IndexFunc(a.members, func(m *pb.Server) bool { return m.Id == id })
+		if at < 1 {
+			a.accused = a.members[1].Id
+			return gfs.Errorf(gfs.CodeInvalid, "chunkserver %q is said to differ and is no member", id)
+		}
+		if err := a.reconcile(ctx, a.members[at], digest); err != nil {
+			a.accused = id
+			return err
+		}
+	}
+	return nil
+}
+
+// reconcile makes one member equal: it gets the blocks that differ, the length and the append table.
+func (a *activation) reconcile(ctx context.Context, member *pb.Server, digest store.Digest) error {
+	var theirs pb.DigestReply
+	request := &pb.Digest{Handle: uint64(a.replica.Handle()), Version: uint64(a.version)}
+	if err := dataplane.Call(ctx, member.Address, wire.OpDigest, request, &theirs); err != nil {
+		return err
+	}
+	if theirs.Code != 0 {
+		return gfs.FromCode(gfs.Code(theirs.Code), theirs.Detail)
+	}
+	var blocks []uint32
+	for i, sum := range digest.Blocks {
+		block := uint32(i)
+		if i >= len(theirs.Checksums) || theirs.Checksums[i] != sum || slices.Contains(theirs.UnknownBlocks, block) {
+			blocks = append(blocks, block)
+		}
+	}
+	a.cs.log.WithFields(map[string]any{
+		"chunk": a.replica.Handle().String(), "version": a.version.String(), "member": member.Id, "blocks": len(blocks),
+		"length": digest.Length, "member_length": theirs.Length,
+	}).Info("reconcile")
+	sum := digest.Sum()
+	for {
+		n := min(len(blocks), patchBytes/gfs.BlockSize)
+		patch := &pb.Patch{
+			Handle: request.Handle, Version: request.Version, Length: digest.Length, Blocks: blocks[:n],
+			More: n < len(blocks), Digest: sum[:],
+		}
+		if err := a.sendPatch(ctx, member, patch); err != nil {
+			return err
+		}
+		if blocks = blocks[n:]; len(blocks) == 0 {
+			return nil
+		}
+	}
+}
+
+// sendPatch sends some of the blocks, and with the last ones the table.
+func (a *activation) sendPatch(ctx context.Context, member *pb.Server, patch *pb.Patch) error {
+	buffer := a.cs.pool.Get(patchBytes + gfs.BlockSize)
+	defer buffer.Release()
+	data := buffer.Data[:0]
+	for _, block := range patch.Blocks {
+		room := data[len(data) : len(data)+gfs.BlockSize]
+		content, err := a.replica.Block(room, block)
+		if err != nil {
+			return err
+		}
+		data = data[:len(data)+len(content)]
+		patch.Checksums = append(patch.Checksums, wire.Checksum(content))
+	}
+	payload := [][]byte{data}
+	if !patch.More {
+		table := a.table.AppendBinary(nil)
+		patch.TableBytes = uint32(len(table))
+		payload = append(payload, table)
+	}
+	var reply pb.PatchReply
+	if err := dataplane.Call(ctx, member.Address, wire.OpPatch, patch, &reply, payload...); err != nil {
+		return err
+	}
+	return gfs.FromCode(gfs.Code(reply.Code), reply.Detail)
+}
+
+// patchInProgress is what a member has received of a patch.
+type patchInProgress struct {
+	version gfs.Version
+	blocks  []store.PatchBlock
+	buffers []*dataplane.Buffer
+}
+
+// dropPatch forgets a patch that was not completed.
+func (c *chunk) dropPatch() {
+	if c.patch != nil {
+		for _, b := range c.patch.buffers {
+			b.Release()
+		}
+		c.patch = nil
+	}
+}
+
+// onPatch collects a patch from the primary and, with its last part, applies it.
+func (c *chunk) onPatch(request *pb.Patch, payload *dataplane.Buffer, reply func(error)) {
+	refuse := func(err error) {
+		payload.Release()
+		reply(err)
+	}
+	c.queue(func() {
+		if err := c.mayJoin(gfs.Version(request.Version)); err != nil {
+			refuse(err)
+			c.finish()
+			return
+		}
+		if c.role != bystander && c.version == gfs.Version(request.Version) && (c.role == primary || c.follow.Started()) {
+			refuse(gfs.Errorf(gfs.CodeConflict, "version %s of chunk %s has mutations already", c.version, c.handle))
+			c.finish()
+			return
+		}
+		c.freeze()
+		if c.patch != nil && c.patch.version != gfs.Version(request.Version) {
+			c.dropPatch()
+		}
+		if c.patch == nil {
+			c.patch = &patchInProgress{version: gfs.Version(request.Version)}
+		}
+		c.patch.buffers = append(c.patch.buffers, payload)
+		table, err := c.patch.add(request, payload.Data)
+		if err != nil || request.More {
+			if err != nil {
+				c.dropPatch()
+			}
+			reply(err)
+			c.finish()
+			return
+		}
+		c.endOrder(c.notPrimary())
+		c.whenDrained(func() { c.applyPatch(request, table, reply) })
+	}, refuse)
+}
+
+// add takes apart one part of a patch; table is set in the last.
+func (p *patchInProgress) add(request *pb.Patch, data []byte) (table *mutation.Table, err error) {
+	bad := func(what string) (*mutation.Table, error) {
+		return nil, gfs.Errorf(gfs.CodeInvalid, "patch of chunk %016x: %s", request.Handle, what)
+	}
+	if len(request.Blocks) != len(request.Checksums) || len(p.blocks)+len(request.Blocks) > gfs.BlocksPerChunk {
+		return bad("more blocks than a chunk has, or not a checksum for each")
+	}
+	if request.Length < 0 || request.Length > gfs.ChunkSize || int(request.TableBytes) > len(data) {
+		return bad("length or table out of bounds")
+	}
+	data, encoded := data[:len(data)-int(request.TableBytes)], data[len(data)-int(request.TableBytes):]
+	for i, block := range request.Blocks {
+		n := int(min(gfs.BlockSize, request.Length-int64(block)*gfs.BlockSize))
+		if n <= 0 || n > len(data) {
+			return bad("a block beyond its length or its data")
+		}
+		p.blocks = append(p.blocks, store.PatchBlock{Index: block, Data: data[:n:n], CRC: request.Checksums[i]})
+		data = data[n:]
+	}
+	if len(data) > 0 {
+		return bad("data of no block")
+	}
+	if request.More {
+		return nil, nil
+	}
+	return mutation.ParseTable(encoded)
+}
+
+// applyPatch makes this replica what the primary's is; the chain is then opened anew.
+func (c *chunk) applyPatch(request *pb.Patch, table *mutation.Table, reply func(error)) {
+	patch := c.patch
+	c.work(c.cs.disk, func(context.Context) error {
+		replica, err := c.cs.store.Get(c.handle)
+		if err != nil {
+			return err
+		}
+		err = replica.ApplyPatch(store.Patch{
+			Length: request.Length, Commit: replica.Status().CommitLength, Active: gfs.Version(request.Version),
+			State: gfs.ReplicaMember, Blocks: patch.blocks, Table: table,
+		})
+		if err != nil {
+			return err
+		}
+		digest, err := replica.Digest()
+		if sum := digest.Sum(); err == nil && !bytes.Equal(sum[:], request.Digest) {
+			err = gfs.Errorf(gfs.CodeConflict, "chunk %s differs from the primary's after the patch", c.handle)
+		}
+		return err
+	}, func(err error) {
+		c.dropPatch()
+		reply(err)
+		c.finish()
+	})
+}

@@ -1,0 +1,166 @@
+package chunkserver_test
+
+import (
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// mute is a member of a chain that takes part and then says nothing, as a stopped process does; or, with busy set,
+// only that it is alive.
+type mute struct {
+	listener net.Listener
+	busy     bool
+	wg       sync.WaitGroup
+}
+
+func newMute(t *testing.T, busy bool) *mute {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &mute{listener: listener, busy: busy}
+	m.wg.Go(func() {
+		for {
+			tcp, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			m.wg.Go(func() { m.serve(tcp) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		m.wg.Wait()
+	})
+	return m
+}
+
+func (m *mute) serve(tcp net.Conn) {
+	defer tcp.Close()
+	in, out := wire.NewReader(tcp), wire.NewWriter(tcp)
+	var write sync.Mutex
+	for {
+		h, err := in.Next()
+		if err != nil {
+			return
+		}
+		if in.Discard() != nil {
+			return
+		}
+		if h.Op != wire.OpChainOpen {
+			continue
+		}
+		write.Lock()
+		out.Frame(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, &pb.ChainOpened{})
+		write.Unlock()
+		if m.busy {
+			m.wg.Go(func() {
+				for err := error(nil); err == nil; <-time.After(gfs.BusyInterval) {
+					write.Lock()
+					err = out.Frame(wire.Header{Op: wire.OpChainAck}, &pb.ChainAck{Busy: true})
+					write.Unlock()
+				}
+			})
+		}
+	}
+}
+
+func (m *mute) member() *pb.Server {
+	return &pb.Server{Id: "00000000000000ff", Address: m.listener.Addr().String()}
+}
+
+// grantTo makes server 0 the primary of a configuration with members of which not all are chunkservers.
+func (r *rig) grantTo(handle gfs.ChunkHandle, version gfs.Version, members []*pb.Server) {
+	r.t.Helper()
+	reply := &pb.GrantReply{}
+	err := r.order(0, "grant", &pb.GrantOrder{
+		Header: r.header(0), Handle: uint64(handle), Version: uint64(version), Members: members, LeaseMs: 60000,
+	}, reply)
+	if err != nil || reply.Accused != "" {
+		r.t.Fatalf("grant: %v, %v", reply, err)
+	}
+}
+
+func TestSilentMemberIsNamedWhereverItIs(t *testing.T) {
+	t.Parallel()
+	for _, position := range []int{1, 2} {
+		r := newRig(t, 2)
+		silent := newMute(t, false)
+		first := r.create(3, 0, 1)
+		version := r.nextVersion()
+		members := []*pb.Server{r.member(0)}
+		for i := range position {
+			if _, err := r.prepare(i, 3, version, first); err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 {
+				members = append(members, r.member(i))
+			}
+		}
+		members = append(members, silent.member())
+		r.grantTo(3, version, members)
+		began := time.Now()
+		answer := dial(t, r.servers[0].Addr()).append(3, version, 1, 1, []byte("anybody there?"))
+		report := receive(t, r.reports, "report", func(m *pb.Report) bool { return m.Handle == 3 })
+		took := time.Since(began)
+		if report.Accused != silent.member().Id || gfs.Version(report.Version) != version || report.Kind != pb.Report_UNREACHABLE {
+			t.Fatalf("position %d: reported %v", position, report)
+		}
+		if took < gfs.MemberSilence {
+			t.Errorf("position %d: accused after %s", position, took)
+		}
+		t.Logf("position %d: accused after %s", position, took)
+		r.reconfigure(3, version, 0)
+		if got := must(t, answer); got.offset != 0 {
+			t.Fatalf("position %d: %+v", position, got)
+		}
+	}
+}
+
+func TestBusyMemberIsNotAccused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	busy := newMute(t, true)
+	first := r.create(3, 0)
+	version := r.nextVersion()
+	if _, err := r.prepare(0, 3, version, first); err != nil {
+		t.Fatal(err)
+	}
+	r.grantTo(3, version, []*pb.Server{r.member(0), busy.member()})
+	answer := dial(t, r.servers[0].Addr()).append(3, version, 1, 1, []byte("no hurry"))
+	select {
+	case report := <-r.reports:
+		t.Fatalf("a busy member was reported: %v", report)
+	case got := <-answer:
+		t.Fatalf("answered without the member: %+v", got)
+	case <-time.After(3 * gfs.MemberSilence):
+	}
+	r.reconfigure(3, version, 0)
+	must(t, answer)
+}
+
+func TestOrphanedServerSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.create(3, 0)
+	c := dial(t, r.servers[0].Addr())
+	if reply, _ := c.read(&pb.Read{Handle: 3}); reply.Orphaned {
+		t.Fatal("orphaned while a master answers")
+	}
+	r.silent.Store(true)
+	for deadline := time.Now().Add(3 * gfs.OrphanSilence); ; <-time.After(50 * time.Millisecond) {
+		if reply, _ := c.read(&pb.Read{Handle: 3}); reply.Orphaned {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never orphaned")
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package chunkserver
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// What a chunkserver tells the master and whoever monitors, besides heartbeats.
+
+const (
+	// tellTimeout is what the master has to take a report or a close.
+	tellTimeout = time.Second
+	// closeTries is how often a close is told before it is left to the master to find out.
+	closeTries = 5
+)
+
+// report tells the master of a fault, once; whoever cares repeats it. It never waits; refused hears of an answer that
+// says that the version which the report is about is no longer the chunk's, and may be nil.
+func (cs *Chunkserver) report(r *pb.Report, refused func(error)) {
+	bus.AskAsync(cs.conn, bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: tellTimeout},
+		func(answer bus.Answer) (done bool) {
+			err := answer.Decode(&pb.ReportReply{})
+			if err == nil {
+				return true
+			}
+			cs.log.WithError(err).WithField("chunk", gfs.ChunkHandle(r.Handle).String()).Debug("report not taken")
+			if code := gfs.CodeOf(err); refused != nil && (code == gfs.CodeConflict || code == gfs.CodeStaleVersion || code == gfs.CodeNotExist) {
+				refused(err)
+			}
+			return true
+		})
+}
+
+// recordClose tells the master that every member of a chunk is equal, synced and unmarked. If it cannot be told, the
+// chunk stays open in its log, and it will look after it by itself.
+func (cs *Chunkserver) recordClose(request *pb.CloseRequest) {
+	cs.network.Go(func() {
+		log := cs.log.WithFields(logrus.Fields{"chunk": gfs.ChunkHandle(request.Handle).String(), "version": gfs.Version(request.Version).String()})
+		for range closeTries {
+			ctx, cancel := context.WithTimeout(cs.ctx, tellTimeout)
+			err := bus.Ask(ctx, cs.conn, cs.subjects.Master(messages.OpCloseChunk), request, &pb.CloseReply{})
+			cancel()
+			switch code := gfs.CodeOf(err); {
+			case err == nil:
+				log.Debug("chunk closed")
+				return
+			case code == gfs.CodeConflict || code == gfs.CodeNotExist || cs.ctx.Err() != nil:
+				log.WithError(err).Debug("close refused")
+				return
+			}
+			if pause(cs.ctx, tellTimeout) != nil {
+				return
+			}
+		}
+		log.Warn("close not recorded")
+	})
+}
+
+// counters count since the process began, besides those of the data plane.
+type counters struct {
+	corrupt atomic.Int64
+}
+
+// metricsMessage is the JSON of metrics.chunkserver.<id>. Names end in their unit; what has none is a number.
+type metricsMessage struct {
+	Server        string `json:"server"`
+	Chunks        int    `json:"chunks"`
+	ChunksActive  int    `json:"chunks_active"`
+	Leases        int    `json:"leases"`
+	CapacityBytes int64  `json:"capacity_bytes"`
+	UsedBytes     int64  `json:"used_bytes"`
+	FreeBytes     int64  `json:"free_bytes"`
+	InFlight      int    `json:"in_flight"`
+	Connections   int64  `json:"connections_total"`
+	Malformed     int64  `json:"malformed_total"`
+	Reads         int64  `json:"reads_total"`
+	ReadBytes     int64  `json:"read_bytes_total"`
+	SendfileBytes int64  `json:"sendfile_bytes_total"`
+	Mutations     int64  `json:"mutations_total"`
+	MutationBytes int64  `json:"mutation_bytes_total"`
+	ChainFrames   int64  `json:"chain_frames_total"`
+	ChainBytes    int64  `json:"chain_bytes_total"`
+	CorruptBlocks int64  `json:"corrupt_blocks_total"`
+	Orphaned      bool   `json:"orphaned"`
+}
+
+// publishMetrics publishes a snapshot for whoever listens.
+func (cs *Chunkserver) publishMetrics() {
+	n := cs.server.Counters()
+	m := metricsMessage{
+		Server: string(cs.ID()), Chunks: cs.store.Len(), ChunksActive: cs.chunks.len(), Leases: cs.leases.len(),
+		InFlight: cs.server.InFlight(), Connections: n.Connections.Load(), Malformed: n.Malformed.Load(),
+		Reads: n.Reads.Load(), ReadBytes: n.ReadBytes.Load(), SendfileBytes: n.SendfileBytes.Load(),
+		Mutations: n.Mutations.Load(), MutationBytes: n.MutationBytes.Load(), ChainFrames: n.ChainFrames.Load(),
+		ChainBytes: n.ChainBytes.Load(), CorruptBlocks: cs.counters.corrupt.Load(), Orphaned: cs.orphaned(),
+	}
+	m.CapacityBytes, m.UsedBytes, m.FreeBytes = cs.store.Space()
+	if err := bus.PublishJSON(cs.conn, cs.subjects.Metrics("chunkserver", string(cs.ID())), m); err != nil {
+		cs.log.WithError(err).Debug("metrics not published")
+	}
+}
+
+// corruptReports holds back repeated complaints about the same replica: every read of a corrupt block finds it anew.
+type corruptReports struct {
+	mu   sync.Mutex
+	told map[gfs.ChunkHandle]time.Time
+}
+
+const (
+	corruptPause = 10 * time.Second
+	maxCorrupt   = 1024
+)
+
+// due reports whether a corrupt replica is to be told of now.
+func (r *corruptReports) due(handle gfs.ChunkHandle, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last, ok := r.told[handle]; ok && now.Sub(last) < corruptPause {
+		return false
+	}
+	if r.told == nil || len(r.told) >= maxCorrupt {
+		r.told = make(map[gfs.ChunkHandle]time.Time)
+	}
+	r.told[handle] = now
+	return true
+}
+
+// corruptEvent is the JSON of event.chunk.corrupt.
+type corruptEvent struct {
+	Server string `json:"server"`
+	Chunk  string `json:"chunk"`
+	Detail string `json:"detail"`
+}
+
+// tellCorrupt tells the master and whoever monitors of a replica whose bytes do not match their checksums.
+func (cs *Chunkserver) tellCorrupt(handle gfs.ChunkHandle, detail string) {
+	cs.counters.corrupt.Add(1)
+	if !cs.corrupt.due(handle, cs.now()) {
+		return
+	}
+	cs.log.WithFields(logrus.Fields{"chunk": handle.String(), "detail": detail}).Error("replica corrupt")
+	cs.report(&pb.Report{
+		Handle: uint64(handle), Reporter: string(cs.ID()), Accused: string(cs.ID()), Kind: pb.Report_CORRUPT, Detail: detail,
+	}, nil)
+	event := corruptEvent{Server: string(cs.ID()), Chunk: handle.String(), Detail: detail}
+	if err := bus.PublishJSON(cs.conn, cs.subjects.Event(messages.EventChunkCorrupt), event); err != nil {
+		cs.log.WithError(err).Debug("event not published")
+	}
+}
