@@ -1,0 +1,381 @@
+package lease
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cairnfs/cairn/master/placement"
+	"github.com/cairnfs/cairn/master/registry"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// episode is one reconfiguration, over all its attempts.
+type episode struct {
+	began      time.Time
+	attempts   int
+	client     bool                  // a client's complaint began it
+	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
+	out        map[process]string    // left out of further attempts, and why
+	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
+}
+
+// accuse records that somebody could not use a server as primary or member.
+func (e *episode) accuse(server gfs.ServerID) {
+	if server != "" {
+		e.accused[server], e.notPrimary[server] = true, true
+	}
+}
+
+// miss records that somebody could not use a server that had no role to fail in, or had just laid it down.
+func (e *episode) miss(server gfs.ServerID) {
+	if server != "" {
+		e.accused[server] = true
+	}
+}
+
+// forgive lets those be asked again who were left out without a complaint.
+func (e *episode) forgive() {
+	maps.DeleteFunc(e.out, func(p process, _ string) bool { return !e.accused[p.id] })
+}
+
+// attempt is one version on its way from Prepare to Grant.
+type attempt struct {
+	version gfs.Version
+	from    gfs.Version
+	suspect bool // all replicas are suspect: the best of them is taken alone
+	began   time.Time
+	told    []told
+	primary Member             // from Logging on
+	members []placement.Server // from Logging on; chain order
+}
+
+// told is one replica that was asked to prepare.
+type told struct {
+	replica  registry.Replica
+	answered bool
+	sign     time.Time // last sign of life
+	length   int64
+}
+
+func (t *told) member() Member {
+	return Member{Server: t.replica.Server, Incarnation: t.replica.Incarnation}
+}
+
+func (t *told) deadline(a *attempt, e *episode) time.Time {
+	silence := gfs.PrepareSilence
+	if e.accused[t.replica.ID] {
+		silence = AccusedSilence
+	}
+	deadline := t.sign.Add(silence)
+	if end := a.began.Add(gfs.PrepareTimeout); end.Before(deadline) {
+		return end
+	}
+	return deadline
+}
+
+// deadline is when the first of those who have not answered counts as silent.
+func (a *attempt) deadline(e *episode) time.Time {
+	var first time.Time
+	for i := range a.told {
+		if t := &a.told[i]; !t.answered {
+			if d := t.deadline(a, e); first.IsZero() || d.Before(first) {
+				first = d
+			}
+		}
+	}
+	return first
+}
+
+func (a *attempt) waitsFor(p process) bool {
+	return slices.ContainsFunc(a.told, func(t told) bool { return !t.answered && t.member().process() == p })
+}
+
+// begin starts a reconfiguration.
+func (c *Chunk) begin(now time.Time) {
+	if c.phase == Open {
+		c.out.Revoked, c.out.Granted = true, false
+	}
+	c.episode = episode{
+		began: now, accused: map[gfs.ServerID]bool{}, out: map[process]string{}, notPrimary: map[gfs.ServerID]bool{},
+	}
+	c.locate()
+}
+
+func (c *Chunk) locate() {
+	c.phase = Locating
+	c.out.Locate = true
+}
+
+// retry goes on with another attempt, unless there were too many.
+func (c *Chunk) retry(now time.Time) {
+	if c.episode.attempts >= maxAttempts {
+		c.giveUp(gfs.Errorf(gfs.CodeUnavailable, "chunk %s: no configuration after %d attempts (%s)",
+			c.cfg.Handle, c.episode.attempts, c.reasons()))
+		return
+	}
+	c.locate()
+}
+
+func (c *Chunk) leaveOut(p process, why string) { c.episode.out[p] = why }
+
+// giveUp answers who waits. If the chunk is open in the log, the scanner will bring it back here.
+func (c *Chunk) giveUp(err error) {
+	c.phase = Idle
+	c.answerAll(err)
+}
+
+// reasons says why who was left out was left out.
+func (c *Chunk) reasons() string {
+	texts := make([]string, 0, len(c.episode.out))
+	for p, why := range c.episode.out {
+		texts = append(texts, string(p.id)+" "+why)
+	}
+	slices.Sort(texts)
+	return strings.Join(slices.Compact(texts), "; ")
+}
+
+// census is what the registry's answer comes to.
+type census struct {
+	tell     []registry.Replica // good, up and not left out
+	suspects []registry.Replica // good but for a suspicion, and up
+	sound    int                // good ones, up or not
+	unheard  int                // members that this master never heard of
+	missing  int                // good ones that are down or left out, without a complaint
+	suspect  int                // suspects, up or not
+	down     []string
+}
+
+func (c *Chunk) count(replicas []registry.Replica) census {
+	var s census
+	accusedUnheard := len(c.episode.accused)
+	for _, r := range replicas {
+		_, out := c.episode.out[process{r.ID, r.Incarnation}]
+		suspect := r
+		suspect.State = gfs.ReplicaMember
+		switch {
+		case r.State == gfs.ReplicaSuspect && suspect.Good(c.logged.Version):
+			s.suspect++
+			if r.Up && !out {
+				s.suspects = append(s.suspects, r)
+			}
+		case r.Good(c.logged.Version):
+			s.sound++
+			if r.Up && !out {
+				s.tell = append(s.tell, r)
+			} else if !c.episode.accused[r.ID] {
+				s.missing++
+			}
+			if !r.Up {
+				s.down = append(s.down, string(r.ID))
+			}
+		default:
+			continue
+		}
+		if c.episode.accused[r.ID] {
+			accusedUnheard--
+		}
+	}
+	s.unheard = max(0, c.logged.Members-s.sound-s.suspect-accusedUnheard)
+	s.tell = s.tell[:min(len(s.tell), gfs.MaxReplicas)]
+	return s
+}
+
+// Located answers Outputs.Locate with what the registry knows of the chunk's replicas.
+func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
+	if c.phase != Locating {
+		return
+	}
+	s := c.count(replicas)
+	graceRuns := now.Before(c.episode.began.Add(Grace))
+	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && s.missing+s.unheard > 0
+	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace))
+	switch {
+	case graceRuns && (tooFew || unheard):
+		c.phase = Waiting
+		c.deadline = now.Add(pollInterval)
+	case len(s.tell) > 0:
+		c.prepare(s.tell, false, now)
+	case len(s.suspects) > 0 && s.sound == 0 && s.unheard == 0:
+		c.prepare(s.suspects, true, now)
+	default:
+		c.giveUp(c.nobodyLeft(s))
+	}
+}
+
+func (c *Chunk) nobodyLeft(s census) error {
+	why := []string{}
+	if len(s.down) > 0 {
+		why = append(why, "down: "+strings.Join(s.down, ", "))
+	}
+	if s.unheard > 0 {
+		why = append(why, fmt.Sprintf("never heard of: %d", s.unheard))
+	}
+	if reasons := c.reasons(); reasons != "" {
+		why = append(why, reasons)
+	}
+	return gfs.Errorf(gfs.CodeUnavailable, "no good replica of chunk %s can be reached, %d exist (%s): start the chunkservers that hold them",
+		c.cfg.Handle, c.logged.Members, strings.Join(why, "; "))
+}
+
+// prepare starts an attempt with a number of its own.
+func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time) {
+	c.episode.attempts++
+	c.attempt = attempt{version: c.nextVersion(), from: c.logged.Version, suspect: suspect, began: now}
+	c.phase = Preparing
+	for _, r := range replicas {
+		t := told{replica: r, sign: now}
+		c.attempt.told = append(c.attempt.told, t)
+		c.out.Orders = append(c.out.Orders, Order{Kind: Prepare, To: t.member(), Version: c.attempt.version, From: c.attempt.from})
+	}
+}
+
+// PrepareAnswer is what a replica says to a Prepare.
+type PrepareAnswer struct {
+	Busy     bool // alive and still at work: the other fields mean nothing
+	Promised gfs.Version
+	Active   gfs.Version
+	Length   int64
+	State    gfs.ReplicaState
+	Err      error // it refused, or could not be reached
+}
+
+// PrepareAnswered hands in the answer of one server to the Prepare of one version. Answers to attempts that are
+// over are dropped.
+func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer PrepareAnswer, now time.Time) {
+	if c.phase != Preparing || version != c.attempt.version {
+		return
+	}
+	i := slices.IndexFunc(c.attempt.told, func(t told) bool { return t.replica.ID == server && !t.answered })
+	if i < 0 {
+		return
+	}
+	t := &c.attempt.told[i]
+	switch {
+	case errors.Is(answer.Err, gfs.ErrStaleEpoch):
+		c.deposed()
+		return
+	case answer.Err != nil:
+		c.leaveOut(t.member().process(), fmt.Sprintf("refused to prepare: %v", answer.Err))
+		c.retry(now)
+		return
+	case answer.Busy:
+		t.sign = now
+		return
+	}
+	if why := c.unsound(answer); why != "" {
+		// A definite answer, so nobody waits for better news. It has promised a version that is never logged.
+		c.episode.accuse(server)
+		c.leaveOut(t.member().process(), why)
+		c.retry(now)
+		return
+	}
+	t.answered, t.length = true, answer.Length
+	c.out.Notes = append(c.out.Notes, registry.Note{
+		Server: server, Promised: version, Active: answer.Active, Length: answer.Length, State: answer.State, Marked: true,
+	})
+	if !slices.ContainsFunc(c.attempt.told, func(t told) bool { return !t.answered }) {
+		c.choose(now)
+	}
+}
+
+// unsound says why who answered is no member of the version that the attempt starts from, empty if it is one. If
+// such a replica were counted in and the version logged, it would be good without holding what was acknowledged.
+func (c *Chunk) unsound(answer PrepareAnswer) string {
+	state := gfs.ReplicaMember
+	if c.attempt.suspect {
+		state = gfs.ReplicaSuspect
+	}
+	switch {
+	case answer.Promised != c.attempt.version:
+		return fmt.Sprintf("promised %s instead of %s", answer.Promised, c.attempt.version)
+	case answer.Active != c.attempt.from:
+		return fmt.Sprintf("holds version %s instead of %s", answer.Active, c.attempt.from)
+	case answer.State != state && answer.State != gfs.ReplicaMember:
+		return "is " + answer.State.String()
+	case answer.Length < 0 || answer.Length > gfs.ChunkSize:
+		return fmt.Sprintf("has %d bytes", answer.Length)
+	}
+	return ""
+}
+
+// leaveOutSilent ends an attempt because of those that gave no sign of life.
+func (c *Chunk) leaveOutSilent(now time.Time) {
+	for i := range c.attempt.told {
+		if t := &c.attempt.told[i]; !t.answered && !now.Before(t.deadline(&c.attempt, &c.episode)) {
+			c.leaveOut(t.member().process(), "is silent")
+		}
+	}
+	c.retry(now)
+}
+
+// choose picks the primary among those that answered, which is all that were told, and proposes the record.
+func (c *Chunk) choose(now time.Time) {
+	a := &c.attempt
+	primary := c.choosePrimary()
+	if a.suspect && len(a.told) > 1 {
+		c.keepOnly(primary, now)
+		return
+	}
+	members := make([]placement.Server, 0, len(a.told))
+	for i := range a.told {
+		members = append(members, a.told[i].replica.Server)
+	}
+	a.primary, a.members = primary.member(), placement.Chain(members, primary.replica.ID)
+	c.phase = Logging
+	c.out.Record = &pb.Record{Command: &pb.Record_ConfigureChunk{ConfigureChunk: &pb.ConfigureChunk{
+		Handle: uint64(c.cfg.Handle), FromVersion: uint64(a.from), Version: uint64(a.version), Members: uint32(len(a.members)), Open: true,
+	}}}
+}
+
+// keepOnly goes on with the best of the suspects alone, in an attempt of its own: the others have promised this
+// one's version and would count for it once it is logged.
+func (c *Chunk) keepOnly(best *told, now time.Time) {
+	for i := range c.attempt.told {
+		if t := &c.attempt.told[i]; t != best {
+			c.episode.accuse(t.replica.ID)
+			c.leaveOut(t.member().process(), fmt.Sprintf("is suspect and has %d bytes", t.length))
+		}
+	}
+	c.event(messages.EventChunkSuspect, best.replica.ID, "every replica is suspect: %d bytes of this one are taken, unsynced writes may be lost", best.length)
+	c.retry(now)
+}
+
+// choosePrimary prefers the old primary, then the longest replica; one that was accused or failed as a primary
+// comes after all others.
+func (c *Chunk) choosePrimary() *told {
+	doubtful := func(t *told) bool { return c.episode.notPrimary[t.replica.ID] }
+	order := func(a, b *told) int {
+		return cmp.Or(
+			cmp.Compare(number(doubtful(a)), number(doubtful(b))),
+			cmp.Compare(number(b.replica.ID == c.primary.ID && !c.attempt.suspect), number(a.replica.ID == c.primary.ID && !c.attempt.suspect)),
+			cmp.Compare(b.length, a.length),
+			cmp.Compare(a.replica.ID, b.replica.ID),
+		)
+	}
+	best := &c.attempt.told[0]
+	for i := range c.attempt.told {
+		if t := &c.attempt.told[i]; order(t, best) < 0 {
+			best = t
+		}
+	}
+	return best
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// deposed ends everything: a chunkserver knows a later master.
+func (c *Chunk) deposed() {
+	c.Stop(gfs.Errorf(gfs.CodeNotActing, "another master has taken over: ask again"))
+}

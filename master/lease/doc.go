@@ -1,0 +1,42 @@
+// Package lease is one chunk's lease and configuration at the acting master: who its primary is, and how it gets
+// another version when something failed.
+//
+// It is pure. Inputs are method calls with the time as an argument; what must happen is collected and fetched with
+// Take: orders to chunkservers, one record for the operation log, answers to who waits, the next time to call Tick.
+// A shell carries them out and feeds the answers back.
+//
+// # States
+//
+//	Creating → Placing → Open        a new chunk: orders to all members, then its record
+//	Idle → Locating → Preparing → Logging → Granting → Open
+//	                ↘ Waiting ↗      members that may still be heard of
+//	Open → Closing → Idle            the primary asked for the close
+//	InDoubt                          a record's outcome is unknown: nothing more in this epoch
+//	Ended                            another master acts, or the chunk is gone
+//
+// # Invariants
+//
+//   - A version is used for one attempt. It is granted once: to one incarnation, with exactly the members that
+//     answered its Prepare (or its creation), and not before its record was applied.
+//   - An attempt counts only if everyone who was told has answered, and as a sound member that holds the version
+//     which the attempt started from. Who is silent or not such a member is left out of a new attempt with a new
+//     number.
+//   - One attempt at a time, and none while the outcome of an earlier record of the chunk is unknown.
+//   - The record of a configuration names the version that it started from, and is refused if that is no longer
+//     the logged one. A request that names another version than the logged one changes nothing.
+//   - A member that was not complained of is left out only after a grace, if members are missing that this master
+//     never heard of, or if fewer than two (or than the file's replicas) would remain.
+//   - Every waiter is answered exactly once.
+//
+// The rules are model-checked (semantics 3); a property test here runs this code against model chunkservers with
+// lost and late messages, restarts and a second master, and checks that no good replica lacks what was acknowledged.
+//
+// # What it does not do
+//
+// It has no clock, no randomness, no I/O. It does not know where replicas are (master/registry tells it with
+// Located), and it makes no replica beyond the first ones of a new chunk: joins are another package's.
+//
+// Leases need no clock for safety: the version fences. Expiry is housekeeping.
+//
+// Source: GFS 3.1, PacificA 3, with unique versions and members that the log only counts
+package lease

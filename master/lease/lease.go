@@ -1,0 +1,387 @@
+package lease
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cairnfs/cairn/master/placement"
+	"github.com/cairnfs/cairn/master/registry"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// Times that only this package needs.
+const (
+	// Grace is how long members that were not complained of are waited for before they are left out, when too
+	// few others remain.
+	Grace = 10 * time.Second
+	// AccusedSilence is what an accused has to answer a Prepare: it was silent to somebody already.
+	AccusedSilence = 200 * time.Millisecond
+	// CreateTimeout is what all members together have to make an empty replica.
+	CreateTimeout = 1500 * time.Millisecond
+	// GrantTimeout is what a primary has to bring every member to its own state: up to a chunk's bytes for each.
+	GrantTimeout = 10 * time.Second
+	// ComplaintPause is how long after a client's complaint about a primary that did answer the master no other
+	// client's complaint moves the primary again.
+	ComplaintPause = 5 * time.Second
+	// pollInterval is how often the registry is asked again during a grace.
+	pollInterval = 200 * time.Millisecond
+)
+
+const (
+	// maxAttempts bounds the attempts of one reconfiguration: each leaves somebody out, or finds fresh news.
+	maxAttempts = 64
+	// maxWaiters bounds those who wait for one chunk; beyond it ErrBusy.
+	maxWaiters = 4096
+)
+
+// Phase is what the chunk is in. The zero value is Idle.
+type Phase uint8
+
+// The phases; see the package's documentation.
+const (
+	Idle      Phase = iota // no primary is known to be alive, and nothing is under way
+	Creating               // the members of a new chunk were told to make it
+	Placing                // its record is on its way
+	Locating               // the registry was asked for the replicas
+	Waiting                // a grace runs
+	Preparing              // members were told to promise a new version
+	Logging                // its record is on its way
+	Granting               // the primary brings its members in
+	Open                   // a primary holds the lease
+	Closing                // the record of the close is on its way
+	InDoubt                // whether the last record took effect is not known
+	Ended                  // nothing more will happen
+)
+
+// String is the phase's name in logs and test scripts.
+func (p Phase) String() string {
+	return [...]string{"idle", "creating", "placing", "locating", "waiting", "preparing", "logging", "granting", "open", "closing", "in-doubt", "ended"}[p]
+}
+
+// Logged is what the operation log says of the chunk.
+type Logged struct {
+	Version  gfs.Version
+	Members  int
+	Open     bool
+	Length   int64 // bytes, as of the last close
+	Replicas int   // wanted
+}
+
+// Config is what a Chunk needs all its life.
+type Config struct {
+	Handle gfs.ChunkHandle
+	// NextVersion draws the version of an attempt: above all that it returned before and above every version of
+	// an earlier epoch.
+	NextVersion func() gfs.Version
+	// ActingSince is when this master began to act: chunkservers that it has not heard of since may not have
+	// had the time.
+	ActingSince time.Time
+}
+
+// Member is one process of a chunkserver.
+type Member struct {
+	placement.Server
+	Incarnation gfs.Incarnation
+}
+
+// process tells the processes of one chunkserver apart.
+type process struct {
+	id          gfs.ServerID
+	incarnation gfs.Incarnation
+}
+
+func (m Member) process() process { return process{m.ID, m.Incarnation} }
+
+// Place is where a new chunk goes.
+type Place struct {
+	File     gfs.FileID
+	Index    uint32
+	Replicas int
+}
+
+// Location is what a client needs to mutate the chunk.
+type Location struct {
+	Handle  gfs.ChunkHandle
+	Version gfs.Version
+	Length  int64 // as of the last close
+	Primary gfs.ServerID
+	Members []placement.Server // chain order, primary first; not to be changed
+}
+
+// Chunk is the core. Make one with New. It is not safe for concurrent use.
+type Chunk struct {
+	cfg    Config
+	logged Logged
+	phase  Phase
+
+	primary Member // while Open or Closing, and afterwards the last one; zero if none was known
+	members []placement.Server
+	until   time.Time // end of the lease
+	quiet   time.Time // until then clients' complaints move nothing
+
+	last     gfs.Version // the highest version drawn, for the check that they rise
+	episode  episode
+	attempt  attempt
+	deadline time.Time // of Creating, Waiting and Granting
+	place    Place
+
+	waiters []uint64
+	closers []closer
+	out     Outputs
+}
+
+type closer struct {
+	waiter uint64
+	length int64
+}
+
+// New makes the core of a chunk that the log knows as logged; the zero Logged is a chunk that is to be created.
+func New(cfg Config, logged Logged) *Chunk {
+	return &Chunk{cfg: cfg, logged: logged, last: logged.Version}
+}
+
+// Phase tells what the chunk is in.
+func (c *Chunk) Phase() Phase { return c.phase }
+
+// Logged tells what the log says of the chunk, as far as the core was told.
+func (c *Chunk) Logged() Logged { return c.logged }
+
+// Order is a message to a chunkserver. Its answer comes back with the method named after its kind.
+type Order struct {
+	Kind    OrderKind
+	To      Member
+	Version gfs.Version
+	From    gfs.Version        // Prepare: the logged version that the attempt starts from
+	Members []placement.Server // Create and Grant: chain order, primary first
+}
+
+// OrderKind is which order it is.
+type OrderKind uint8
+
+// The kinds of orders.
+const (
+	Create  OrderKind = iota + 1 // answered with CreateAnswered
+	Prepare                      // answered with PrepareAnswered, several times while busy
+	Grant                        // answered with GrantAnswered
+)
+
+// String is the kind's name in logs and test scripts.
+func (k OrderKind) String() string { return [...]string{"none", "create", "prepare", "grant"}[k] }
+
+// Answer ends one waiter's wait.
+type Answer struct {
+	Waiter   uint64
+	Location Location // of a Want or a Create, if Err is nil
+	Err      error
+	Failed   []gfs.ServerID // of a Create that failed: who did not make the chunk
+}
+
+// Event is something that monitoring hears of.
+type Event struct {
+	Kind   string // messages.Event…
+	Server gfs.ServerID
+	Detail string
+}
+
+// Outputs are what must happen, in this order: notes and the lease to the registry, the record, orders, answers.
+type Outputs struct {
+	Notes   []registry.Note
+	Granted bool       // the registry should know of the lease of Location()
+	Revoked bool       // the registry should forget the lease
+	Locate  bool       // ask the registry for the replicas, answered with Located
+	Record  *pb.Record // propose it, answered with Recorded; time and epoch are the shell's
+	Orders  []Order
+	Answers []Answer
+	Events  []Event
+	Wake    time.Time // call Tick then; zero: no need
+	Done    bool      // nothing is under way and nobody waits: the actor may go
+}
+
+// Take returns what has to happen since the last Take. It must be called after each input.
+func (c *Chunk) Take() Outputs {
+	out := c.out
+	c.out = Outputs{}
+	out.Wake = c.wake()
+	out.Done = (c.phase == Idle || c.phase == Ended) && len(c.waiters) == 0 && len(c.closers) == 0
+	return out
+}
+
+func (c *Chunk) wake() time.Time {
+	switch c.phase {
+	case Creating, Waiting, Granting:
+		return c.deadline
+	case Preparing:
+		return c.attempt.deadline(&c.episode)
+	case Open:
+		return c.until
+	}
+	return time.Time{}
+}
+
+// Tick lets time pass.
+func (c *Chunk) Tick(now time.Time) {
+	if wake := c.wake(); wake.IsZero() || now.Before(wake) {
+		return
+	}
+	switch c.phase {
+	case Creating:
+		c.createTimedOut()
+	case Waiting:
+		c.episode.forgive()
+		c.locate()
+	case Preparing:
+		c.leaveOutSilent(now)
+	case Granting:
+		c.leaveOut(c.attempt.primary.process(), "did not finish its grant in "+GrantTimeout.String())
+		c.retry(now)
+	case Open:
+		c.begin(now)
+	}
+}
+
+// Want asks for the chunk in a state in which it can be mutated. failedVersion and failedServer say what the
+// asker held before and could not use, zero and empty if nothing. The waiter is answered once.
+func (c *Chunk) Want(waiter uint64, failedVersion gfs.Version, failedServer gfs.ServerID, now time.Time) {
+	if len(c.waiters) >= maxWaiters {
+		c.answer(Answer{Waiter: waiter, Err: gfs.Errorf(gfs.CodeBusy, "%d requests wait for chunk %s", maxWaiters, c.cfg.Handle)})
+		return
+	}
+	complains := failedVersion != 0 && failedVersion == c.logged.Version
+	switch c.phase {
+	case InDoubt, Ended:
+		c.answer(Answer{Waiter: waiter, Err: c.gone()})
+	case Open:
+		switch {
+		case !complains:
+			c.answer(Answer{Waiter: waiter, Location: c.Location()})
+		case now.Before(c.quiet):
+			c.answer(Answer{Waiter: waiter, Err: gfs.Errorf(gfs.CodeBusy,
+				"chunk %s got another primary a moment ago, and the one before does answer the master: try %s again", c.cfg.Handle, c.primary.Address)})
+		default:
+			c.waiters = append(c.waiters, waiter)
+			c.begin(now)
+			c.episode.accuse(failedServer)
+			c.episode.client = true
+		}
+	case Idle:
+		c.waiters = append(c.waiters, waiter)
+		c.begin(now)
+		switch {
+		case complains && c.logged.Open:
+			c.episode.accuse(failedServer)
+		case complains: // closed: its primary refused for that reason, most likely
+			c.episode.miss(failedServer)
+		}
+	default:
+		c.waiters = append(c.waiters, waiter)
+		if complains && c.underWay() {
+			c.episode.accuse(failedServer)
+		}
+	}
+}
+
+// Report is a complaint without anybody who waits: from a member, or from a client if reporter is empty. accused is
+// empty when the reporter only asks for a new version.
+func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now time.Time) {
+	if version != c.logged.Version {
+		return
+	}
+	client := reporter == ""
+	if client && accused != c.primary.ID {
+		return // a client that cannot reach a secondary takes another; the primary says if it cannot either
+	}
+	switch {
+	case c.phase == Open && (!client || !now.Before(c.quiet)):
+		c.begin(now)
+		c.episode.accuse(accused)
+		c.episode.client = client
+	case c.underWay():
+		c.episode.accuse(accused)
+	}
+}
+
+// Revive is the scanner's word that the log has the chunk open: without a live primary it gets one, which then
+// closes it.
+func (c *Chunk) Revive(now time.Time) {
+	if c.phase == Idle && c.logged.Open {
+		c.begin(now)
+	}
+}
+
+// ServerDown says that a process of a chunkserver is dead.
+func (c *Chunk) ServerDown(server gfs.ServerID, incarnation gfs.Incarnation, now time.Time) {
+	dead := process{server, incarnation}
+	switch c.phase {
+	case Creating:
+		c.createFailed(dead)
+	case Preparing:
+		if c.attempt.waitsFor(dead) {
+			c.leaveOut(dead, "went down")
+			c.retry(now)
+		}
+	case Granting:
+		if c.attempt.primary.process() == dead {
+			c.leaveOut(dead, "went down")
+			c.retry(now)
+		}
+	case Open:
+		if c.primary.process() == dead {
+			c.begin(now)
+		}
+	}
+}
+
+// Stop ends everything with err: this master acts no longer. Every waiter is answered.
+func (c *Chunk) Stop(err error) {
+	if c.phase == Open || c.phase == Closing {
+		c.out.Revoked = true
+	}
+	c.answerAll(err)
+	c.phase = Ended
+}
+
+// Location tells where to mutate the chunk. It means something while the phase is Open.
+func (c *Chunk) Location() Location {
+	return Location{Handle: c.cfg.Handle, Version: c.logged.Version, Length: c.logged.Length, Primary: c.primary.ID, Members: c.members}
+}
+
+// underWay reports whether a reconfiguration has not yet logged anything, so that complaints about the logged
+// version still matter to it.
+func (c *Chunk) underWay() bool {
+	return c.phase == Locating || c.phase == Waiting || c.phase == Preparing
+}
+
+func (c *Chunk) gone() error {
+	if c.phase == InDoubt {
+		return gfs.Errorf(gfs.CodeUnavailable, "whether the last configuration of chunk %s was logged is not known: ask again when a master has taken over", c.cfg.Handle)
+	}
+	return gfs.Errorf(gfs.CodeNotActing, "chunk %s is no longer in this master's hands: ask again", c.cfg.Handle)
+}
+
+func (c *Chunk) answer(a Answer) { c.out.Answers = append(c.out.Answers, a) }
+
+// answerAll gives every waiter, for the chunk or for a close, the error.
+func (c *Chunk) answerAll(err error) {
+	for _, waiter := range c.waiters {
+		c.answer(Answer{Waiter: waiter, Err: err})
+	}
+	for _, closer := range c.closers {
+		c.answer(Answer{Waiter: closer.waiter, Err: err})
+	}
+	c.waiters, c.closers = nil, nil
+}
+
+func (c *Chunk) event(kind string, server gfs.ServerID, format string, args ...any) {
+	c.out.Events = append(c.out.Events, Event{Kind: kind, Server: server, Detail: fmt.Sprintf(format, args...)})
+}
+
+// nextVersion draws a version and checks what everything else relies on.
+func (c *Chunk) nextVersion() gfs.Version {
+	v := c.cfg.NextVersion()
+	if v <= c.last {
+		panic(fmt.Sprintf("lease: chunk %s: version %s drawn after %s", c.cfg.Handle, v, c.last))
+	}
+	c.last = v
+	return v
+}

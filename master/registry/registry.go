@@ -1,0 +1,328 @@
+package registry
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/cairnfs/cairn/master/placement"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// MaxServers is the most chunkservers a cluster has; one more is refused. The bound keeps a stray program that
+// draws a new id at each start from growing the master for ever.
+const MaxServers = 4096
+
+// noteMemory is how long the master's own knowledge of a replica outweighs what a chunkserver says: longer than a
+// heartbeat is under way.
+const noteMemory = 10 * time.Second
+
+// creationMemory is how long a replica that was placed counts as a recent creation.
+const creationMemory = time.Minute
+
+// Replica is what is known of one replica, with what is needed to reach it.
+type Replica struct {
+	placement.Server
+	Incarnation gfs.Incarnation
+	Up          bool
+	Promised    gfs.Version
+	Active      gfs.Version
+	Length      int64
+	State       gfs.ReplicaState
+	Marked      bool // open for mutation on its disk
+}
+
+// Good reports whether the replica counts for logged: it holds or has promised that version and is a sound member.
+// Source: semantics 3
+func (r Replica) Good(logged gfs.Version) bool {
+	return r.State == gfs.ReplicaMember && (r.Active == logged || r.Promised == logged)
+}
+
+// Lease is who the primary of a chunk is, in which version.
+type Lease struct {
+	Version gfs.Version
+	Server  gfs.ServerID
+}
+
+// lease is a Lease with the server's index.
+type lease struct {
+	version gfs.Version
+	server  uint16
+}
+
+// server is one chunkserver.
+type server struct {
+	placement.Server
+	incarnation gfs.Incarnation
+	previous    gfs.Incarnation // the one that incarnation replaced
+	up          bool
+	draining    bool
+	heard       time.Time
+	sequence    uint64 // of the last heartbeat of this incarnation
+	capacity    int64
+	used        int64
+	free        int64
+	chunks      uint64
+	leases      int             // granted by this master
+	held        []*pb.HeldLease // as of the last heartbeat
+	creations   [2]int          // in this and the last creationMemory
+
+	inventoried bool // a full inventory of this incarnation was heard
+	wanted      bool // the next heartbeat's reply asks for a full inventory
+	receiving   inventory
+}
+
+// inventory is how far a full inventory has arrived.
+type inventory struct {
+	number   uint64
+	page     uint32          // expected next
+	next     gfs.ChunkHandle // first handle expected next
+	underWay bool
+	began    time.Time
+}
+
+// Registry is the core. Make one with New; its methods must not be called at once from several goroutines.
+type Registry struct {
+	servers   []*server
+	byID      map[gfs.ServerID]uint16
+	locations locations
+	leases    map[gfs.ChunkHandle]lease
+	notes     [2]map[gfs.ChunkHandle]struct{} // handles noted within this and the last noteMemory
+	limit     gfs.ChunkHandle                 // handles from here on are not believed in
+	ticked    time.Time                       // the last Tick
+	rotated   time.Time                       // when notes moved on
+	counted   time.Time                       // when creations moved on
+	strange   uint64                          // replicas that were refused because of limit
+}
+
+// New makes an empty registry.
+func New(now time.Time) *Registry {
+	return &Registry{
+		byID: map[gfs.ServerID]uint16{}, locations: newLocations(), leases: map[gfs.ChunkHandle]lease{},
+		notes: [2]map[gfs.ChunkHandle]struct{}{{}, {}}, ticked: now, rotated: now, counted: now,
+	}
+}
+
+// SetHandleLimit says that handles from limit on were never given out: what chunkservers say of them is not
+// recorded, so that a wrong handle cannot make the registry grow. Zero believes in none.
+func (r *Registry) SetHandleLimit(limit gfs.ChunkHandle) { r.limit = max(r.limit, limit) }
+
+// StrangeReplicas counts the replicas that chunkservers claimed to hold beyond the handle limit: a sign that this
+// log is younger than the data.
+func (r *Registry) StrangeReplicas() uint64 { return r.strange }
+
+// AskAgain is for a master that begins to act, after SetHandleLimit: every chunkserver is asked for a full inventory
+// with its next heartbeat. What a standby knows may be old, and it may have refused replicas because its log was not
+// yet applied. Until the answers come, what is known stays.
+func (r *Registry) AskAgain() {
+	r.strange = 0
+	for _, s := range r.servers {
+		s.wanted = true
+	}
+}
+
+// Down is a process of a chunkserver that counts as dead.
+type Down struct {
+	Server      gfs.ServerID
+	Incarnation gfs.Incarnation
+	Silent      time.Duration
+}
+
+// Tick lets time pass: it returns the chunkservers that were silent for gfs.HeartbeatTimeout and so went down now.
+// It is to be called several times in that time. If it was not, this process was held up itself and could not hear
+// anybody: the gap counts as nobody's silence.
+func (r *Registry) Tick(now time.Time) []Down {
+	if gap := now.Sub(r.ticked); gap > gfs.HeartbeatTimeout/2 {
+		for _, s := range r.servers {
+			s.heard = s.heard.Add(min(gap, max(now.Sub(s.heard), 0)))
+		}
+	}
+	r.ticked = now
+	if now.Sub(r.rotated) >= noteMemory {
+		r.notes[1], r.notes[0] = r.notes[0], map[gfs.ChunkHandle]struct{}{}
+		r.rotated = now
+	}
+	count := now.Sub(r.counted) >= creationMemory
+	if count {
+		r.counted = now
+	}
+	var down []Down
+	for _, s := range r.servers {
+		if count {
+			s.creations[1], s.creations[0] = s.creations[0], 0
+		}
+		if silent := now.Sub(s.heard); s.up && silent >= gfs.HeartbeatTimeout {
+			s.up = false
+			down = append(down, Down{Server: s.ID, Incarnation: s.incarnation, Silent: silent})
+		}
+	}
+	return down
+}
+
+// Replicas returns what is known of a chunk's replicas, those of servers that are down among them, by server id.
+func (r *Registry) Replicas(handle gfs.ChunkHandle) []Replica {
+	entries := r.locations.appendEntries(nil, handle)
+	replicas := make([]Replica, 0, len(entries))
+	for _, e := range entries {
+		s := r.servers[e.server]
+		replicas = append(replicas, Replica{
+			Server: s.Server, Incarnation: s.incarnation, Up: s.up, Promised: e.promised, Active: e.active,
+			Length: int64(e.length), State: e.state, Marked: e.marked,
+		})
+	}
+	slices.SortFunc(replicas, func(a, b Replica) int { return cmp.Compare(a.ID, b.ID) })
+	return replicas
+}
+
+// Survey counts the good replicas of a chunk at servers that are up, and the corrupt ones anywhere.
+func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) (good, corrupt int) {
+	var buffer [8]entry
+	for _, e := range r.locations.appendEntries(buffer[:0], handle) {
+		switch {
+		case e.state == gfs.ReplicaCorrupt:
+			corrupt++
+		case e.state == gfs.ReplicaMember && (e.active == logged || e.promised == logged) && r.servers[e.server].up:
+			good++
+		}
+	}
+	return good, corrupt
+}
+
+// Note is what the master learnt of a replica itself, from an order's answer.
+type Note struct {
+	Server   gfs.ServerID
+	Promised gfs.Version
+	Active   gfs.Version
+	Length   int64
+	State    gfs.ReplicaState
+	Marked   bool
+}
+
+// Note records what orders' answers say of a chunk's replicas. For noteMemory it outweighs older news.
+func (r *Registry) Note(handle gfs.ChunkHandle, notes []Note) {
+	for _, n := range notes {
+		index, known := r.byID[n.Server]
+		if !known || n.Length < 0 || n.Length > gfs.ChunkSize {
+			continue
+		}
+		r.locations.set(handle, entry{
+			server: index, promised: n.Promised, active: n.Active, length: uint32(n.Length), state: n.State, marked: n.Marked,
+		})
+	}
+	r.notes[0][handle] = struct{}{}
+}
+
+func (r *Registry) noted(handle gfs.ChunkHandle) bool {
+	_, here := r.notes[0][handle]
+	if !here {
+		_, here = r.notes[1][handle]
+	}
+	return here
+}
+
+// GrantLease records that a chunk has a primary; EndLease, that it has none any more.
+func (r *Registry) GrantLease(handle gfs.ChunkHandle, version gfs.Version, primary gfs.ServerID) {
+	r.EndLease(handle)
+	if index, known := r.byID[primary]; known {
+		r.leases[handle] = lease{version: version, server: index}
+		r.servers[index].leases++
+	}
+}
+
+// EndLease records that a chunk has no primary. It does nothing if none is known.
+func (r *Registry) EndLease(handle gfs.ChunkHandle) {
+	if l, held := r.leases[handle]; held {
+		r.servers[l.server].leases--
+		delete(r.leases, handle)
+	}
+}
+
+// EndLeases forgets every lease: this master acts no longer, and another decides.
+func (r *Registry) EndLeases() {
+	clear(r.leases)
+	for _, s := range r.servers {
+		s.leases = 0
+	}
+}
+
+// Lease tells who a chunk's primary is, and false when none is known.
+func (r *Registry) Lease(handle gfs.ChunkHandle) (Lease, bool) {
+	l, held := r.leases[handle]
+	if !held {
+		return Lease{}, false
+	}
+	return Lease{Version: l.version, Server: r.servers[l.server].ID}, true
+}
+
+// Candidates lists the chunkservers for placement.Choose.
+func (r *Registry) Candidates() []placement.Candidate {
+	candidates := make([]placement.Candidate, 0, len(r.servers))
+	for _, s := range r.servers {
+		candidates = append(candidates, placement.Candidate{
+			Server: s.Server, Up: s.up, Draining: s.draining, CapacityBytes: s.capacity, FreeBytes: s.free,
+			Leases: s.leases, Creations: s.creations[0] + s.creations[1],
+		})
+	}
+	return candidates
+}
+
+// Placed counts a creation at each of the servers.
+func (r *Registry) Placed(servers []placement.Server) {
+	for _, s := range servers {
+		if index, known := r.byID[s.ID]; known {
+			r.servers[index].creations[0]++
+		}
+	}
+}
+
+// Incarnation is the process of a server that was heard last, 0 for a server that never was.
+func (r *Registry) Incarnation(id gfs.ServerID) gfs.Incarnation {
+	if index, known := r.byID[id]; known {
+		return r.servers[index].incarnation
+	}
+	return 0
+}
+
+// Totals are sums over the chunkservers: bytes over those that are up.
+type Totals struct {
+	Servers, Up            int
+	Capacity, Used, Free   int64
+	Replicas               int
+	Inventoried            bool // every server that is up has told all its replicas
+	LeasesHeld             int
+	LocationPages, Strange int
+}
+
+// Totals sums up what is known.
+func (r *Registry) Totals() Totals {
+	t := Totals{
+		Servers: len(r.servers), Replicas: r.locations.count, Inventoried: true, LeasesHeld: len(r.leases),
+		LocationPages: len(r.locations.pages), Strange: int(min(r.strange, 1<<31)),
+	}
+	for _, s := range r.servers {
+		if !s.up {
+			continue
+		}
+		t.Up++
+		t.Capacity += s.capacity
+		t.Used += s.used
+		t.Free += s.free
+		t.Inventoried = t.Inventoried && s.inventoried
+	}
+	return t
+}
+
+// Servers describes the chunkservers, by id.
+func (r *Registry) Servers(now time.Time) []*pb.ServerStatus {
+	statuses := make([]*pb.ServerStatus, 0, len(r.servers))
+	for _, s := range r.servers {
+		statuses = append(statuses, &pb.ServerStatus{
+			Server: &pb.Server{Id: string(s.ID), Address: s.Address, Rack: s.Rack},
+			Up:     s.up, LastHeardMs: now.Sub(s.heard).Milliseconds(), CapacityBytes: s.capacity, UsedBytes: s.used,
+			FreeBytes: s.free, Chunks: s.chunks, Leases: uint32(s.leases), Incarnation: uint64(s.incarnation),
+		})
+	}
+	slices.SortFunc(statuses, func(a, b *pb.ServerStatus) int { return cmp.Compare(a.GetServer().GetId(), b.GetServer().GetId()) })
+	return statuses
+}
