@@ -1,0 +1,673 @@
+package master_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/master"
+	"github.com/cairnfs/cairn/master/oplog"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const cluster = "test"
+
+// world is a NATS server, a master and a client's connection.
+type world struct {
+	t        testing.TB
+	ctx      context.Context
+	url      string
+	dir      string
+	master   *master.Master
+	client   *bus.Conn
+	subjects messages.Subjects
+	session  uint64
+	sequence uint64
+}
+
+func startWorld(t testing.TB) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	if !nats.ReadyForConnections(5 * time.Second) {
+		t.Fatal("the NATS server did not start")
+	}
+	t.Cleanup(func() {
+		nats.Shutdown()
+		nats.WaitForShutdown()
+	})
+	subjects, err := messages.NewSubjects(cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, ctx: ctx, url: nats.ClientURL(), dir: t.TempDir(), subjects: subjects}
+	client, err := bus.Connect(bus.Config{URL: w.url, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	w.client = client
+	w.startMaster(master.Config{})
+	t.Cleanup(w.stopMaster)
+	return w
+}
+
+func (w *world) startMaster(cfg master.Config) {
+	w.t.Helper()
+	cfg.ID, cfg.Cluster, cfg.Dir, cfg.Log = "m1", cluster, w.dir, quiet()
+	cfg.NATS.URL = w.url
+	m, err := master.Start(w.ctx, cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.master = m
+	w.await("the master acts", m.Acting)
+}
+
+func (w *world) stopMaster() {
+	if err := w.master.Close(); err != nil {
+		w.t.Errorf("close the master: %v", err)
+	}
+}
+
+// await waits until a condition holds.
+func (w *world) await(what string, condition func() bool) {
+	w.t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(20 * time.Second)
+	for !condition() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			w.t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// peers starts n chunkservers and waits until the master knows them.
+func (w *world) peers(n int) []*peer {
+	w.t.Helper()
+	peers := make([]*peer, n)
+	for i := range n {
+		peers[i] = startPeer(w.t, w.url, i+1)
+	}
+	w.await("the chunkservers are up", func() bool { return w.statFS().GetChunkserversUp() == uint32(n) })
+	return peers
+}
+
+func ask[R any, P interface {
+	*R
+	proto.Message
+}](w *world, op string, request proto.Message) (P, error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
+	defer cancel()
+	reply := P(new(R))
+	return reply, bus.Ask(ctx, w.client, w.subjects.Master(op), request, reply)
+}
+
+var user = &pb.Identity{User: "alice", Groups: []string{"staff"}}
+
+// begin registers a client session.
+func (w *world) begin() {
+	w.t.Helper()
+	w.session, w.sequence = rand.Uint64()|1, 0
+	_, err := ask[pb.NamespaceReply](w, messages.OpMutate, &pb.NamespaceMutation{
+		Session: &pb.Session{Id: w.session}, Identity: user,
+		Operation: &pb.NamespaceMutation_RegisterSession{RegisterSession: &pb.RegisterSession{}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) mutation(fill func(*pb.NamespaceMutation)) *pb.NamespaceMutation {
+	w.sequence++
+	m := &pb.NamespaceMutation{Session: &pb.Session{Id: w.session, Sequence: w.sequence, LowestUnacknowledged: w.sequence}, Identity: user}
+	fill(m)
+	return m
+}
+
+func createFile(path string, replicas uint32) func(*pb.NamespaceMutation) {
+	return func(m *pb.NamespaceMutation) {
+		m.Operation = &pb.NamespaceMutation_CreateFile{CreateFile: &pb.CreateFile{Path: path, Mode: 0o644, Replicas: replicas, Exclusive: true}}
+	}
+}
+
+func remove(path string) func(*pb.NamespaceMutation) {
+	return func(m *pb.NamespaceMutation) {
+		m.Operation = &pb.NamespaceMutation_Remove{Remove: &pb.Remove{Path: path, Now: true}}
+	}
+}
+
+func (w *world) mutate(fill func(*pb.NamespaceMutation)) (*pb.FileStatus, error) {
+	w.t.Helper()
+	reply, err := ask[pb.NamespaceReply](w, messages.OpMutate, w.mutation(fill))
+	return reply.GetStatus(), err
+}
+
+// create makes a file and returns its id.
+func (w *world) create(path string, replicas uint32) uint64 {
+	w.t.Helper()
+	status, err := w.mutate(createFile(path, replicas))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return status.GetFileId()
+}
+
+func (w *world) stat(path string) (*pb.FileStatus, error) {
+	w.t.Helper()
+	return ask[pb.FileStatus](w, messages.OpStat, &pb.StatRequest{Identity: user, Path: path})
+}
+
+func (w *world) statFS() *pb.StatFSReply {
+	w.t.Helper()
+	reply, err := ask[pb.StatFSReply](w, messages.OpStatFS, &pb.StatFSRequest{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return reply
+}
+
+// lease asks as a client does, again if the master that was asked ceased to act.
+func (w *world) lease(request *pb.LeaseRequest) (*pb.ChunkLocation, error) {
+	w.t.Helper()
+	request.Identity = user
+	for {
+		at, err := ask[pb.ChunkLocation](w, messages.OpLease, request)
+		if !errors.Is(err, gfs.ErrNotActing) {
+			return at, err
+		}
+	}
+}
+
+func (w *world) mustLease(request *pb.LeaseRequest) *pb.ChunkLocation {
+	w.t.Helper()
+	location, err := w.lease(request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return location
+}
+
+func (w *world) locate(file uint64) []*pb.ChunkLocation {
+	w.t.Helper()
+	reply, err := ask[pb.LocateReply](w, messages.OpLocate, &pb.LocateRequest{Identity: user, FileId: file, Count: 10})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return reply.GetChunks()
+}
+
+// primary finds the peer that is a location's primary.
+func primary(peers []*peer, at *pb.ChunkLocation) *peer {
+	return peers[slices.IndexFunc(peers, func(p *peer) bool { return string(p.id) == at.GetPrimary() })]
+}
+
+func servers(at *pb.ChunkLocation) []string {
+	var ids []string
+	for _, s := range at.GetReplicas() {
+		ids = append(ids, s.GetId())
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func TestAFileFromItsCreationToItsClose(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(4)
+	w.begin()
+	file := w.create("/a", 3)
+
+	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Last: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("the last chunk of an empty file: %v", err)
+	}
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Last: true, Allocate: true})
+	if len(at.GetReplicas()) != 3 || at.GetReplicas()[0].GetId() != at.GetPrimary() || at.GetIndex() != 0 || !at.GetOpen() {
+		t.Fatalf("location %v", at)
+	}
+	if !primary(peers, at).holds(at.GetHandle(), at.GetVersion()) {
+		t.Fatal("the primary was not told of its lease")
+	}
+	again := w.mustLease(&pb.LeaseRequest{FileId: file, Index: 0, Allocate: true})
+	if !proto.Equal(at, again) {
+		t.Fatalf("asked again: %v, first %v", again, at)
+	}
+	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Index: 2, Allocate: true}); !errors.Is(err, fs.ErrInvalid) {
+		t.Fatalf("a chunk beyond the next: %v", err)
+	}
+
+	located := w.locate(file)
+	if len(located) != 1 || located[0].GetPrimary() != at.GetPrimary() || !slices.Equal(servers(located[0]), servers(at)) ||
+		located[0].GetReplicas()[0].GetId() != at.GetPrimary() {
+		t.Fatalf("located %v, leased %v", located, at)
+	}
+	if err := primary(peers, at).closeChunk(w.ctx, at.GetHandle(), at.GetVersion(), 12345); err != nil {
+		t.Fatal(err)
+	}
+	status, err := w.stat("/a")
+	if err != nil || status.GetLength() != 12345 || status.GetOpen() || status.GetChunks() != 1 {
+		t.Fatalf("status %v, %v", status, err)
+	}
+	if located = w.locate(file); located[0].GetPrimary() != "" || located[0].GetOpen() || located[0].GetLength() != 12345 {
+		t.Fatalf("located after the close: %v", located)
+	}
+
+	// Nothing is kept of a chunk that is closed and that nobody wants.
+	w.await("the lease actor is gone", func() bool {
+		metrics, err := w.master.Metrics(w.ctx)
+		return err == nil && metrics.GetValues()["lease_actors"] == 0 && metrics.GetValues()["leases"] == 0
+	})
+	// A closed chunk is opened again in a version of its own, by all of its members.
+	reopened := w.mustLease(&pb.LeaseRequest{FileId: file, Last: true})
+	if reopened.GetHandle() != at.GetHandle() || reopened.GetVersion() <= at.GetVersion() || !slices.Equal(servers(reopened), servers(at)) {
+		t.Fatalf("reopened %v, was %v", reopened, at)
+	}
+	// The version before is fenced.
+	if err := primary(peers, at).closeChunk(w.ctx, at.GetHandle(), at.GetVersion(), 12345); !errors.Is(err, gfs.ErrConflict) {
+		t.Fatalf("a close of the version before: %v", err)
+	}
+	// The next chunk takes the next handle.
+	next := w.mustLease(&pb.LeaseRequest{FileId: file, Index: 1, Allocate: true})
+	if next.GetHandle() != at.GetHandle()+1 || next.GetIndex() != 1 {
+		t.Fatalf("next %v", next)
+	}
+}
+
+func TestConcurrentAllocationsShareAChunk(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	locations := make(chan *pb.ChunkLocation, 16)
+	for range cap(locations) {
+		go func() {
+			at, err := w.lease(&pb.LeaseRequest{FileId: file, Last: true, Allocate: true})
+			if err != nil {
+				t.Error(err)
+			}
+			locations <- at
+		}()
+	}
+	first := <-locations
+	for range cap(locations) - 1 {
+		if at := <-locations; at.GetHandle() != first.GetHandle() || at.GetVersion() != first.GetVersion() {
+			t.Fatalf("%v and %v", at, first)
+		}
+	}
+	if chunks := w.locate(file); len(chunks) != 1 {
+		t.Fatalf("%d chunks", len(chunks))
+	}
+}
+
+func TestTooFewChunkserversAreNamed(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.begin()
+	file := w.create("/a", 3)
+	_, err := w.lease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	if !errors.Is(err, gfs.ErrUnavailable) || !strings.Contains(err.Error(), "0 chunkservers are up, 3 replicas wanted: start 3 more") {
+		t.Fatalf("none: %v", err)
+	}
+	w.peers(2)
+	_, err = w.lease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	if !errors.Is(err, gfs.ErrUnavailable) || !strings.Contains(err.Error(), "2 chunkservers are up, 3 replicas wanted: start 1 more or create the file with fewer replicas") {
+		t.Fatalf("two: %v", err)
+	}
+	if at := w.mustLease(&pb.LeaseRequest{FileId: w.create("/b", 2), Allocate: true}); len(at.GetReplicas()) != 2 {
+		t.Fatalf("location %v", at)
+	}
+}
+
+func TestAServerThatFailsToMakeAChunkIsReplaced(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(4)
+	w.begin()
+	for i := range 6 { // whichever three are chosen, the first of them fails once
+		for _, p := range peers[:2] {
+			p.mu.Lock()
+			p.failures[messages.CommandCreate] = gfs.Errorf(gfs.CodeNoSpace, "full")
+			p.mu.Unlock()
+		}
+		at, err := w.lease(&pb.LeaseRequest{FileId: w.create(fmt.Sprintf("/%d", i), 2), Allocate: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range servers(at) {
+			p := peers[slices.IndexFunc(peers, func(p *peer) bool { return string(p.id) == id })]
+			p.mu.Lock()
+			if p.replicas[at.GetHandle()] == nil {
+				t.Errorf("member %s has no replica", id)
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+// reLease asks for a chunk whose primary failed, as a client does.
+func (w *world) reLease(file uint64, at *pb.ChunkLocation) *pb.ChunkLocation {
+	w.t.Helper()
+	return w.mustLease(&pb.LeaseRequest{FileId: file, Index: at.GetIndex(), FailedVersion: at.GetVersion(), FailedServer: at.GetPrimary()})
+}
+
+func TestAKilledPrimaryIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	primary(peers, at).kill()
+	began := time.Now()
+	after := w.reLease(file, at)
+	took := time.Since(began)
+	if len(after.GetReplicas()) != 2 || after.GetPrimary() == at.GetPrimary() || after.GetVersion() <= at.GetVersion() {
+		t.Fatalf("before %v, after %v", at, after)
+	}
+	if took > time.Second {
+		t.Errorf("it took %v", took)
+	}
+	t.Logf("a new primary after %v", took)
+	if chunks := w.locate(file); slices.Contains(servers(chunks[0]), at.GetPrimary()) {
+		t.Errorf("the dead one is still located: %v", chunks[0])
+	}
+}
+
+func TestAPausedPrimaryIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	old := primary(peers, at)
+	old.pause(true)
+	began := time.Now()
+	after := w.reLease(file, at)
+	if took := time.Since(began); took > 1500*time.Millisecond || len(after.GetReplicas()) != 2 {
+		t.Fatalf("after %v: %v", took, after)
+	}
+	// It goes on, with a lease that is worth nothing: it holds an old version and is not located.
+	old.pause(false)
+	w.await("the paused one is up again", func() bool { return w.statFS().GetChunkserversUp() == 3 })
+	if chunks := w.locate(file); len(chunks[0].GetReplicas()) != 2 || chunks[0].GetPrimary() != after.GetPrimary() {
+		t.Fatalf("located %v", chunks[0])
+	}
+}
+
+func TestAnAccusedPrimaryThatAnswersStaysAMember(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	after := w.reLease(file, at)
+	if len(after.GetReplicas()) != 3 || after.GetPrimary() == at.GetPrimary() {
+		t.Fatalf("before %v, after %v", at, after)
+	}
+	_, err := w.lease(&pb.LeaseRequest{FileId: file, FailedVersion: after.GetVersion(), FailedServer: after.GetPrimary()})
+	if !errors.Is(err, gfs.ErrBusy) {
+		t.Fatalf("the role moves to and fro: %v", err)
+	}
+}
+
+func TestAMemberThatThePrimaryCannotReachIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	p := primary(peers, at)
+	lost := at.GetReplicas()[2].GetId()
+	p.mu.Lock()
+	p.accuses = lost
+	p.mu.Unlock()
+	if _, err := ask[pb.ReportReply](w, messages.OpReport, &pb.Report{
+		Handle: at.GetHandle(), Version: at.GetVersion(), Reporter: string(p.id), Accused: lost, Kind: pb.Report_UNREACHABLE,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	after := w.mustLease(&pb.LeaseRequest{FileId: file})
+	if after.GetPrimary() != at.GetPrimary() || slices.Contains(servers(after), lost) || len(after.GetReplicas()) != 2 {
+		t.Fatalf("before %v, after %v", at, after)
+	}
+}
+
+func TestSilentPrimariesAreReplacedWithoutAClient(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	primary(peers, at).pause(true)
+	w.await("another primary holds the lease", func() bool {
+		chunks := w.locate(file)
+		return chunks[0].GetPrimary() != "" && chunks[0].GetPrimary() != at.GetPrimary()
+	})
+	if up := w.statFS().GetChunkserversUp(); up != 2 {
+		t.Errorf("%d chunkservers are up", up)
+	}
+}
+
+func TestLeasesAreExtended(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	at := w.mustLease(&pb.LeaseRequest{FileId: w.create("/a", 3), Allocate: true})
+	p := primary(peers, at)
+	w.await("the lease is extended", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.extended[at.GetHandle()] > 0
+	})
+}
+
+func TestARestartedMasterKnowsEverything(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	closed, open := w.create("/closed", 3), w.create("/open", 3)
+	first := w.mustLease(&pb.LeaseRequest{FileId: closed, Allocate: true})
+	if err := primary(peers, first).closeChunk(w.ctx, first.GetHandle(), first.GetVersion(), 77); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.master.Log().Checkpoint(w.ctx); err != nil { // some of it from a checkpoint, some from the log
+		t.Fatal(err)
+	}
+	second := w.mustLease(&pb.LeaseRequest{FileId: open, Allocate: true})
+	retried := w.mutation(createFile("/c", 1))
+	before, err := ask[pb.NamespaceReply](w, messages.OpMutate, retried)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	w.stopMaster()
+	w.startMaster(master.Config{})
+
+	status, err := w.stat("/closed")
+	if err != nil || status.GetLength() != 77 || status.GetFileId() != closed {
+		t.Fatalf("status %v, %v", status, err)
+	}
+	after, err := ask[pb.NamespaceReply](w, messages.OpMutate, retried)
+	if err != nil || !proto.Equal(before, after) {
+		t.Fatalf("the retry: %v, %v; the first try: %v", after, err, before)
+	}
+	if _, err := w.mutate(createFile("/c", 1)); !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("a second create: %v", err)
+	}
+	// The primary that went on working is adopted, in the version that it has.
+	adopted := w.mustLease(&pb.LeaseRequest{FileId: open})
+	if adopted.GetVersion() != second.GetVersion() || adopted.GetPrimary() != second.GetPrimary() || !slices.Equal(servers(adopted), servers(second)) {
+		t.Fatalf("adopted %v, was %v", adopted, second)
+	}
+	reopened := w.mustLease(&pb.LeaseRequest{FileId: closed})
+	if gfs.Version(reopened.GetVersion()).Epoch() <= gfs.Version(first.GetVersion()).Epoch() || len(reopened.GetReplicas()) != 3 {
+		t.Fatalf("reopened %v, was %v", reopened, first)
+	}
+	if next := w.mustLease(&pb.LeaseRequest{FileId: open, Index: 1, Allocate: true}); next.GetHandle() <= second.GetHandle() {
+		t.Fatalf("handle %x was given out again, the last was %x", next.GetHandle(), second.GetHandle())
+	}
+}
+
+func TestOpenChunksWithoutAPrimaryAreRevived(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	w.stopMaster()
+	// All chunkservers restart while no master acts: nobody holds the lease any more.
+	for _, p := range peers {
+		p.kill()
+		p.start(w.url)
+	}
+	w.startMaster(master.Config{})
+	w.await("some primary holds the lease", func() bool {
+		return slices.ContainsFunc(peers, func(p *peer) bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.leases[at.GetHandle()].GetVersion() > at.GetVersion()
+		})
+	})
+	chunks := w.locate(file)
+	if err := primary(peers, chunks[0]).closeChunk(w.ctx, at.GetHandle(), chunks[0].GetVersion(), 5); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := w.stat("/a"); err != nil || status.GetOpen() || status.GetLength() != 5 {
+		t.Fatalf("status %v, %v", status, err)
+	}
+}
+
+func TestARemovedFileHasNoLeases(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.peers(3)
+	w.begin()
+	file := w.create("/a", 3)
+	w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	if _, err := w.mutate(remove("/a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.lease(&pb.LeaseRequest{FileId: file}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("lease: %v", err)
+	}
+	if _, err := ask[pb.LocateReply](w, messages.OpLocate, &pb.LocateRequest{Identity: user, FileId: file, Count: 1}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("locate: %v", err)
+	}
+	if _, err := w.stat("/a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("stat: %v", err)
+	}
+}
+
+func TestTheTrashIsDropped(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.stopMaster()
+	w.startMaster(master.Config{TrashRetention: -1})
+	w.begin()
+	w.create("/a", 1)
+	if _, err := w.mutate(func(m *pb.NamespaceMutation) {
+		m.Operation = &pb.NamespaceMutation_Remove{Remove: &pb.Remove{Path: "/a"}}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the trash is empty", func() bool { return w.statFS().GetFiles() == 0 })
+}
+
+func TestAMasterThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	conn, err := bus.Connect(bus.Config{URL: w.url, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	start := func(change func(*master.Config)) error {
+		cfg := master.Config{ID: "m9", Cluster: cluster, Dir: t.TempDir(), Conn: conn, Log: quiet()}
+		change(&cfg)
+		m, err := master.Start(w.ctx, cfg)
+		if err == nil {
+			err = m.Close()
+		}
+		return err
+	}
+	for what, c := range map[string]struct {
+		change func(*master.Config)
+		want   gfs.Code
+	}{
+		"nothing":   {func(*master.Config) {}, gfs.CodeNone},
+		"a cluster": {func(c *master.Config) { c.Cluster = "a.b" }, gfs.CodeInvalid},
+		"a log":     {func(c *master.Config) { c.Log = nil }, gfs.CodeInvalid},
+		"an id":     {func(c *master.Config) { c.ID = "" }, gfs.CodeInvalid},
+		"a bus":     {func(c *master.Config) { c.Conn, c.NATS.URL = nil, "nats://127.0.0.1:1" }, gfs.CodeUnavailable},
+		"a folder":  {func(c *master.Config) { c.ID, c.Dir = "m1", w.dir }, gfs.CodeBusy},
+		"peers": {func(c *master.Config) {
+			c.Peers = []oplog.Peer{{ID: "m9", Addr: "127.0.0.1:1"}, {ID: "m8", Addr: "127.0.0.1:2"}}
+		}, gfs.CodeInvalid},
+	} {
+		if err := start(c.change); gfs.CodeOf(err) != c.want {
+			t.Errorf("without %s: %v, want %s", what, err, c.want)
+		}
+	}
+	if err := conn.Flush(w.ctx); err != nil {
+		t.Errorf("the caller's connection was closed: %v", err)
+	}
+}
+
+func TestReadsAndListings(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.begin()
+	for i := range 5 {
+		w.create(fmt.Sprintf("/f%d", i), 1)
+	}
+	page, err := ask[pb.ListReply](w, messages.OpList, &pb.ListRequest{Identity: user, Path: "/", After: "f1", Limit: 2})
+	if err != nil || len(page.GetEntries()) != 2 || page.GetEntries()[0].GetName() != "f2" || !page.GetMore() {
+		t.Fatalf("page %v, %v", page, err)
+	}
+	status, err := w.stat("/f3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if byID, err := ask[pb.FileStatus](w, messages.OpStat, &pb.StatRequest{Identity: user, FileId: status.GetFileId()}); err != nil || byID.GetFileId() != status.GetFileId() {
+		t.Fatalf("%v, %v", byID, err)
+	}
+	state, err := ask[pb.MasterStateReply](w, messages.OpMasterState, &pb.MasterStateRequest{})
+	if err != nil || state.GetFiles() != 5 || state.GetId() != "m1" || state.GetEpoch() == 0 {
+		t.Fatalf("state %v, %v", state, err)
+	}
+	metrics, err := w.master.Metrics(w.ctx)
+	if err != nil || metrics.GetValues()["files"] != 5 || metrics.GetValues()["acting"] != 1 {
+		t.Fatalf("metrics %v, %v", metrics, err)
+	}
+}

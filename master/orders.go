@@ -1,0 +1,114 @@
+package master
+
+import (
+	"time"
+
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/master/lease"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
+)
+
+// orderSlack is how much longer an order is listened for than the core waits: it is the core that decides who is
+// silent.
+const orderSlack = time.Second
+
+// order sends an order of the core to a chunkserver; the answer comes back as a command.
+func (s *leaseShell) order(o lease.Order) {
+	header := s.header(s.period, o.To.Incarnation)
+	switch o.Kind {
+	case lease.Create:
+		s.send(o, messages.CommandCreate, lease.CreateTimeout, &pb.CreateOrder{
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
+			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced,
+		}, func(answer bus.Answer) bool {
+			err := answer.Decode(new(pb.OrderReply))
+			s.answered(o, err)
+			s.self.Send(createAnswered{o.To.ID, o.Version, err})
+			return true
+		})
+	case lease.Prepare:
+		s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From),
+		}, func(answer bus.Answer) bool {
+			var reply pb.PrepareReply
+			err := answer.Decode(&reply)
+			if !reply.GetBusy() {
+				s.answered(o, err)
+			}
+			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{
+				Busy: reply.GetBusy(), Promised: gfs.Version(reply.GetPromised()), Active: gfs.Version(reply.GetActive()),
+				Length: reply.GetLength(), State: gfs.ReplicaState(min(reply.GetState(), 255)), Err: err,
+			}})
+			return !reply.GetBusy()
+		})
+	case lease.Grant:
+		s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
+			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced,
+		}, func(answer bus.Answer) bool {
+			var reply pb.GrantReply
+			err := answer.Decode(&reply)
+			s.answered(o, err)
+			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
+				Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
+			}})
+			return true
+		})
+	}
+}
+
+func (s *leaseShell) send(o lease.Order, command string, patience time.Duration, message proto.Message, on func(bus.Answer) bool) {
+	s.counters.ordersSent.Add(1)
+	bus.AskAsync(s.conn, bus.Call{
+		Subject: s.subjects.Chunkserver(o.To.ID, command), Request: message, Total: patience + orderSlack,
+	}, on)
+}
+
+// answered logs the end of an order. It runs outside the actor and touches only what does not change.
+func (s *leaseShell) answered(o lease.Order, err error) {
+	entry := s.log.WithFields(logrus.Fields{"actor": "lease", "chunk": s.handle, "version": o.Version, "server": o.To.ID, "op": o.Kind})
+	if err == nil {
+		entry.Debug("order carried out")
+		return
+	}
+	s.counters.ordersFailed.Add(1)
+	entry.WithField("err", err).Warn("order failed")
+}
+
+// createAnswered, prepareAnswered and grantAnswered are the answers to orders.
+type createAnswered struct {
+	server  gfs.ServerID
+	version gfs.Version
+	err     error
+}
+
+func (c createAnswered) Do(s *leaseShell) {
+	s.core.CreateAnswered(c.server, c.version, c.err, s.now())
+	s.carry()
+}
+
+type prepareAnswered struct {
+	server  gfs.ServerID
+	version gfs.Version
+	answer  lease.PrepareAnswer
+}
+
+func (c prepareAnswered) Do(s *leaseShell) {
+	s.core.PrepareAnswered(c.server, c.version, c.answer, s.now())
+	s.carry()
+}
+
+type grantAnswered struct {
+	server  gfs.ServerID
+	version gfs.Version
+	answer  lease.GrantAnswer
+}
+
+func (c grantAnswered) Do(s *leaseShell) {
+	s.core.GrantAnswered(c.server, c.version, c.answer, s.now())
+	s.carry()
+}
