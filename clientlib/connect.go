@@ -1,0 +1,201 @@
+package clientlib
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/sirupsen/logrus"
+
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// connectTimeout bounds Connect: a wrong address should be noticed while the user still looks.
+const connectTimeout = 5 * time.Second
+
+// Client is a connection to one cluster, for one user. It is safe for concurrent use. Close it when done.
+type Client struct {
+	options  options
+	url      string
+	subjects messages.Subjects
+	identity *pb.Identity
+	nats     *nats.Conn
+	log      *logrus.Entry
+
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
+	taskLock sync.Mutex
+	closed   bool
+	tasks    sync.WaitGroup // every goroutine of the client but those of nats
+
+	session   sessionRef
+	locations locations
+	pool      *pool
+	near      nearness
+	buffers   buffers
+	writers   atomic.Uint64 // Files that took a writer id
+	reports   chan struct{} // a token for each report of a fault under way
+}
+
+// Connect connects to the cluster whose messages travel over the NATS server at url (several may be given, with
+// commas). It returns within 5 s, or earlier if ctx ends: with a Client if both NATS and an acting master answer,
+// else with an error that says what to start. ctx bounds only Connect itself.
+func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
+	o, err := newOptions(opts)
+	if err != nil {
+		return nil, err
+	}
+	subjects, err := messages.NewSubjects(o.cluster)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+
+	c := &Client{options: o, url: url, subjects: subjects, log: o.log, identity: &pb.Identity{User: o.user, Groups: o.groups},
+		near: newNearness(o.rack), reports: make(chan struct{}, maxReports)}
+	c.life, c.end = context.WithCancel(context.Background())
+	c.locations.init(maxLocations)
+	c.pool = newPool(c)
+	if err := c.connectNATS(ctx); err != nil {
+		c.end()
+		return nil, fmt.Errorf("%w: no NATS server answers at %s (%w): start one with: cairn nats, or cairn dev",
+			gfs.ErrUnavailable, url, err)
+	}
+	if err := c.findMaster(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends every call of the client and closes its connections. Files should be closed before: what they have
+// queued is dropped. It returns when no goroutine of the client is left; a second call does nothing.
+func (c *Client) Close() error {
+	c.taskLock.Lock()
+	c.closed = true
+	c.taskLock.Unlock()
+	c.end()
+	c.pool.close()
+	c.nats.Close()
+	c.tasks.Wait()
+	return nil
+}
+
+// spawn runs task on a goroutine that Close waits for; false if the client is closed.
+func (c *Client) spawn(task func()) bool {
+	c.taskLock.Lock()
+	defer c.taskLock.Unlock()
+	if c.closed {
+		return false
+	}
+	c.tasks.Go(task)
+	return true
+}
+
+// connectNATS connects once; later losses are repaired by the NATS library in the background.
+func (c *Client) connectNATS(ctx context.Context) error {
+	dialer := &natsDialer{client: c, first: ctx}
+	opts := []nats.Option{
+		nats.Name("cairn client " + c.options.user),
+		nats.SetCustomDialer(dialer),
+		nats.Timeout(connectTimeout),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(50*time.Millisecond, 100*time.Millisecond),
+		nats.ReconnectBufSize(-1), // what is not sent now must not be sent later: retries are ours
+		nats.PingInterval(time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.NoCallbacksAfterClientClose(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.log.WithError(err).Warn("nats disconnected") }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.log.Info("nats reconnected") }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.log.WithError(err).Warn("nats error") }),
+	}
+	if c.options.tls != nil {
+		opts = append(opts, nats.Secure(c.options.tls))
+	}
+	if c.options.credentials != "" {
+		opts = append(opts, nats.UserCredentials(c.options.credentials))
+	}
+	connection, err := nats.Connect(c.url, opts...)
+	if err != nil {
+		return err
+	}
+	dialer.connected()
+	c.nats = connection
+	return nil
+}
+
+// findMaster waits until a master answers.
+func (c *Client) findMaster(ctx context.Context) error {
+	err := c.ask(ctx, messages.OpStatFS, &pb.StatFSRequest{}, &pb.StatFSReply{})
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: no master answers for cluster %q at %s (%w): start one with: cairn master, or cairn dev; or name the cluster with WithCluster",
+		gfs.ErrUnavailable, c.options.cluster, c.url, err)
+}
+
+// identify is the identity that goes with every request.
+func (c *Client) identify() *pb.Identity { return c.identity }
+
+// takeWriter gives a File its writer id and the sequence number of its first append. A fixed id may have been used
+// by an earlier process, whose appends are still remembered: its numbers then begin above any of theirs, at the
+// time in nanoseconds, so that a new append is never taken for the retry of an old one.
+func (c *Client) takeWriter() (gfs.WriterID, uint64) {
+	if c.options.writerID == 0 {
+		return gfs.WriterID(rand.Uint64() | 1), 1
+	}
+	return gfs.WriterID(c.options.writerID + c.writers.Add(1) - 1), uint64(time.Now().UnixNano())
+}
+
+// natsDialer gives NATS the client's dialer. While Connect runs, its context bounds the connection as a whole, the
+// handshake included.
+type natsDialer struct {
+	client *Client
+	mu     sync.Mutex
+	first  context.Context // nil once connected
+	stops  []func() bool
+}
+
+// Dial makes one connection; the NATS library calls it.
+func (d *natsDialer) Dial(network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	first := d.first
+	d.mu.Unlock()
+	ctx := first
+	if ctx == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(d.client.life, connectTimeout)
+		defer cancel()
+	}
+	conn, err := d.client.options.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if first != nil {
+		stop := context.AfterFunc(first, func() { conn.Close() })
+		d.mu.Lock()
+		d.stops = append(d.stops, stop)
+		d.mu.Unlock()
+	}
+	return conn, nil
+}
+
+// connected ends the hold of Connect's context on the connection.
+func (d *natsDialer) connected() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, stop := range d.stops {
+		stop()
+	}
+	d.first, d.stops = nil, nil
+}

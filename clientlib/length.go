@@ -1,0 +1,136 @@
+package clientlib
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// stat asks the master for a file's status, and, while its last chunk is open for mutation, a replica that knows
+// for the true length.
+func (c *Client) stat(p *patience, request *pb.StatRequest) (*fileInfo, error) {
+	request.Identity = c.identify()
+	status := &pb.FileStatus{}
+	if _, err := c.askUntil(p, messages.OpStat, request, status); err != nil {
+		return nil, err
+	}
+	length, err := c.trueLength(p, status)
+	if err != nil {
+		return nil, err
+	}
+	return newFileInfo(status, length), nil
+}
+
+// trueLength is the length of the file that status describes.
+func (c *Client) trueLength(p *patience, status *pb.FileStatus) (int64, error) {
+	if status.GetDirectory() || !status.GetOpen() || status.GetChunks() == 0 {
+		return status.GetLength(), nil
+	}
+	last := status.GetChunks() - 1
+	length, err := c.chunkLength(p, gfs.FileID(status.GetFileId()), last)
+	return int64(last)*gfs.ChunkSize + length, err
+}
+
+// chunkLength is the committed length of a chunk now.
+func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (int64, error) {
+	for {
+		at, exists, err := c.fetchLocations(p, file, index)
+		switch {
+		case err != nil:
+			return 0, err
+		case !exists:
+			return 0, gfs.Errorf(gfs.CodeNotExist, "the file has no chunk %d any more", index)
+		case !at.open:
+			return at.length, nil
+		}
+		last := error(gfs.Errorf(gfs.CodeUnavailable, "chunk %v is open for mutation and has no primary", at.handle))
+		for _, server := range c.candidates(at, true) {
+			reply := &pb.LengthReply{}
+			err := c.exchange(p, server, readLane, wire.OpLength, &pb.Length{Handle: uint64(at.handle), Version: uint64(at.version)}, reply)
+			if err == nil {
+				err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
+			}
+			if err == nil && reply.GetEndKnown() {
+				c.locations.saw(file, at, reply.GetCommitLength())
+				return reply.GetCommitLength(), nil
+			}
+			if isFault(err) {
+				c.unreachable(at, server, err)
+			}
+			if err == nil {
+				continue
+			}
+			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+				return 0, err
+			}
+			last = err
+		}
+		if err := p.pause(last); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// syncChunk makes every acknowledged mutation of the chunk durable on all its replicas.
+func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32) error {
+	for {
+		at, exists, err := c.locate(p, file, index)
+		if err != nil {
+			return err
+		}
+		if exists && !at.open { // perhaps only when it was cached
+			at, exists, err = c.fetchLocations(p, file, index)
+			if err != nil {
+				return err
+			}
+		}
+		if !exists {
+			return gfs.Errorf(gfs.CodeNotExist, "the file has no chunk %d any more", index)
+		}
+		if !at.open {
+			return nil // closing made it durable
+		}
+		err = gfs.Errorf(gfs.CodeUnavailable, "chunk %v is open for mutation and has no primary", at.handle)
+		if server, ok := at.primaryServer(); ok {
+			reply := &pb.SyncChunkReply{}
+			err = c.exchange(p, server, mutateLane, wire.OpSync, &pb.SyncChunk{Handle: uint64(at.handle), Version: uint64(at.version)}, reply)
+			if err == nil {
+				err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
+			}
+			if err == nil {
+				return nil
+			}
+			if isFault(err) {
+				c.unreachable(at, server, err)
+			}
+		}
+		if actionFor(err) == gfs.GiveUp {
+			return err
+		}
+		c.locations.drop(file, at)
+		if err := p.pause(err); err != nil {
+			return err
+		}
+	}
+}
+
+// exchange sends one request without payload to a chunkserver. A sync may take long, so there only a server that is
+// silent altogether is given up.
+func (c *Client) exchange(p *patience, server Server, l lane, op wire.Op, request, reply proto.Message) error {
+	conn, err := c.pool.get(p.ctx, server.Addr, l)
+	if err != nil {
+		return err
+	}
+	quiet := readSilence
+	if op == wire.OpSync {
+		quiet = p.left()
+	}
+	_, err = conn.do(p.ctx, op, request, reply, nil, quiet)
+	return err
+}

@@ -1,0 +1,268 @@
+package clientlib
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+const (
+	// readPieceBytes is the most that one request reads; a large read goes in several at once.
+	readPieceBytes = 1 << 20
+	// readWorkers is how many pieces of one call are under way at once.
+	readWorkers = 4
+	// corruptRounds is how often all replicas must be found corrupt, with fresh locations, before the caller hears.
+	corruptRounds = 2
+	// maxReports bounds the reports of faults under way.
+	maxReports = 4
+)
+
+// piece is a part of a read that lies in one chunk.
+type piece struct {
+	offset int64 // in the file
+	into   []byte
+	n      int
+	err    error
+}
+
+// readAt fills buf from offset. It reads less only at the end of the file, with io.EOF, or with another error.
+func (f *openFile) readAt(p *patience, buf []byte, offset int64) (int, error) {
+	switch {
+	case offset < 0:
+		return 0, gfs.Errorf(gfs.CodeInvalid, "negative offset %d", offset)
+	case len(buf) == 0:
+		return 0, nil
+	case offset >= gfs.MaxFileBytes:
+		return 0, io.EOF
+	}
+	pieces := cutReads(buf, offset)
+	if len(pieces) == 1 {
+		return f.readPiece(p, pieces[0].offset, pieces[0].into)
+	}
+	next := make(chan *piece)
+	var workers sync.WaitGroup
+	var stop atomic.Bool // a piece met the end or an error: those behind it do not count
+	for range min(readWorkers, len(pieces)) {
+		workers.Go(func() {
+			for piece := range next {
+				if piece.n, piece.err = f.readPiece(f.client.patience(p.ctx), piece.offset, piece.into); piece.err != nil {
+					stop.Store(true)
+				}
+			}
+		})
+	}
+	for i := 0; i < len(pieces) && !stop.Load(); i++ {
+		next <- &pieces[i]
+	}
+	close(next)
+	workers.Wait()
+	total := 0
+	for _, piece := range pieces {
+		total += piece.n
+		if piece.err != nil {
+			return total, piece.err
+		}
+	}
+	return total, nil
+}
+
+// cutReads cuts a read at multiples of readPieceBytes, of which a chunk is one.
+func cutReads(buf []byte, offset int64) []piece {
+	pieces := make([]piece, 0, len(buf)/readPieceBytes+2)
+	for len(buf) > 0 {
+		n := min(len(buf), readPieceBytes-int(offset%readPieceBytes))
+		pieces = append(pieces, piece{offset: offset, into: buf[:n]})
+		offset, buf = offset+int64(n), buf[n:]
+	}
+	return pieces
+}
+
+// readPiece is readAt within one chunk. What a chunk lacks before the next chunk begins reads as zeros.
+func (f *openFile) readPiece(p *patience, offset int64, buf []byte) (int, error) {
+	if offset >= gfs.MaxFileBytes {
+		return 0, io.EOF
+	}
+	index, within := uint32(offset/gfs.ChunkSize), offset%gfs.ChunkSize
+	n, exists, err := f.readChunk(p, index, within, buf)
+	if err != nil || n == len(buf) {
+		return n, err
+	}
+	if !exists {
+		return 0, io.EOF
+	}
+	more := f.chunks.Load() > index+1
+	if !more {
+		if _, more, err = f.client.locate(p, f.id, index+1); err != nil {
+			return n, err
+		}
+	}
+	if !more {
+		return n, io.EOF
+	}
+	// The chunk may have grown after it was read and before its successor was made.
+	f.exists(index + 1)
+	grown, _, err := f.readChunk(p, index, within+int64(n), buf[n:])
+	if n += grown; err != nil {
+		return n, err
+	}
+	clear(buf[n:])
+	return len(buf), nil
+}
+
+// readChunk fills buf from within the chunk at index. Less means that the chunk's data ends there.
+func (f *openFile) readChunk(p *patience, index uint32, within int64, buf []byte) (n int, exists bool, err error) {
+	corrupt := 0
+	for {
+		at, exists, err := f.client.locate(p, f.id, index)
+		if err != nil || !exists {
+			return 0, false, err
+		}
+		f.exists(index)
+		n, err := f.readReplicas(p, at, within, buf)
+		if err == nil {
+			f.client.locations.saw(f.id, at, within+int64(n))
+			return n, true, nil
+		}
+		if actionFor(err) == gfs.GiveUp {
+			return 0, true, err
+		}
+		if gfs.CodeOf(err) == gfs.CodeCorrupt {
+			if corrupt++; corrupt >= corruptRounds {
+				return 0, true, err
+			}
+		}
+		f.client.locations.drop(f.id, at)
+		if err := p.pause(err); err != nil {
+			return 0, true, err
+		}
+	}
+}
+
+// readReplicas tries the replicas of a chunk one after the other. An error says that none could serve, or that the
+// location is out of date.
+func (f *openFile) readReplicas(p *patience, at location, within int64, buf []byte) (int, error) {
+	c := f.client
+	seen := c.locations.seen(f.id, at)
+	servers := c.candidates(at, at.open && within+int64(len(buf)) > seen)
+	err := error(gfs.Errorf(gfs.CodeUnavailable, "chunk %v has no good replica that is up", at.handle))
+	corrupt, have := 0, 0
+	for i, server := range servers {
+		flagged := c.pool.suspected(server.Addr)
+		n, reply, failed := c.readReplica(p, at, server, within+int64(have), buf[have:], seen)
+		if failed == nil {
+			if reply.GetOrphaned() && !flagged && i+1 < len(servers) { // another may have heard from the master
+				c.pool.suspect(server.Addr)
+				continue
+			}
+			have += n
+			if have == len(buf) || reply.GetEndKnown() {
+				return have, nil
+			}
+			failed = gfs.Errorf(gfs.CodeBehind, "the replica of chunk %v at %s does not know its end", at.handle, server.Addr)
+		}
+		if err = failed; gfs.CodeOf(err) == gfs.CodeCorrupt && !isFault(err) {
+			corrupt++
+		}
+		if actionFor(err) == gfs.GiveUp { // another version here may be this replica's delay or ours: others tell
+			return 0, err
+		}
+	}
+	if corrupt > 0 && corrupt == len(servers) {
+		return 0, gfs.Errorf(gfs.CodeCorrupt, "chunk %v, %d replicas read: %v", at.handle, corrupt, err)
+	}
+	if corrupt > 0 && gfs.CodeOf(err) == gfs.CodeCorrupt {
+		err = gfs.Errorf(gfs.CodeUnavailable, "chunk %v: %v, and no other replica answers", at.handle, err)
+	}
+	return 0, err
+}
+
+// candidates is the order in which replicas are tried: near ones first, those that failed lately last. The end of an
+// open chunk is best known to its primary.
+func (c *Client) candidates(at location, tail bool) []Server {
+	servers := slices.Clone(at.replicas)
+	c.near.order(servers, uint64(at.handle), c.pool.suspected)
+	if !tail {
+		return servers
+	}
+	if i := slices.IndexFunc(servers, func(s Server) bool { return s.ID == at.primary }); i > 0 && !c.pool.suspected(servers[i].Addr) {
+		primary := servers[i]
+		copy(servers[1:i+1], servers[:i])
+		servers[0] = primary
+	}
+	return servers
+}
+
+// readReplica reads from one replica and checks what comes. A mismatch may be a page that was overwritten while it
+// was sent: the same range is read once more as a copy before the replica is reported.
+func (c *Client) readReplica(p *patience, at location, server Server, within int64, buf []byte, seen int64) (int, *pb.ReadReply, error) {
+	request := &pb.Read{Handle: uint64(at.handle), Version: uint64(at.version), Offset: within, Length: int64(len(buf)), AtLeast: seen}
+	for {
+		n, reply, err := c.readOnce(p, server, request, buf)
+		if err != nil {
+			if isFault(err) {
+				c.unreachable(at, server, err)
+			}
+			return 0, nil, err
+		}
+		bad := wire.Verify(reply.GetChecksums(), within, buf[:n])
+		if bad == nil {
+			return n, reply, nil
+		}
+		if !request.Copy {
+			request.Copy = true
+			continue
+		}
+		err = gfs.Errorf(gfs.CodeCorrupt, "chunk %v at %s: %v", at.handle, server.Addr, bad)
+		c.report(at, server, pb.Report_CORRUPT, err)
+		return 0, nil, err
+	}
+}
+
+func (c *Client) readOnce(p *patience, server Server, request *pb.Read, buf []byte) (int, *pb.ReadReply, error) {
+	conn, err := c.pool.get(p.ctx, server.Addr, readLane)
+	if err != nil {
+		return 0, nil, err
+	}
+	reply := &pb.ReadReply{}
+	n, err := conn.do(p.ctx, wire.OpRead, request, reply, buf, readSilence)
+	if err == nil {
+		err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
+	}
+	return n, reply, err
+}
+
+// unreachable notes that a server could not be talked to; if it is a primary the master hears, since nobody else
+// may need that chunk's end.
+func (c *Client) unreachable(at location, server Server, why error) {
+	c.log.WithField("chunk", at.handle.String()).WithField("server", string(server.ID)).WithError(why).Warn("replica unreachable")
+	c.pool.suspect(server.Addr)
+	if at.open && server.ID == at.primary {
+		c.report(at, server, pb.Report_UNREACHABLE, why)
+	}
+}
+
+// report tells the master of a fault in the background, once; it is dropped while too many are under way.
+func (c *Client) report(at location, accused Server, kind pb.Report_Kind, why error) {
+	select {
+	case c.reports <- struct{}{}:
+	default:
+		return
+	}
+	started := c.spawn(func() {
+		defer func() { <-c.reports }()
+		request := &pb.Report{Handle: uint64(at.handle), Version: uint64(at.version), Accused: string(accused.ID), Kind: kind, Detail: why.Error()}
+		if err := c.ask(c.life, messages.OpReport, request, &pb.ReportReply{}); err != nil {
+			c.log.WithError(fmt.Errorf("report %v: %w", kind, err)).Debug("report not delivered")
+		}
+	})
+	if !started {
+		<-c.reports
+	}
+}

@@ -1,0 +1,100 @@
+package clientlib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// The pauses between attempts: short at first, since most faults are over in a moment.
+const (
+	firstPause = 5 * time.Millisecond
+	maxPause   = 400 * time.Millisecond
+)
+
+// patience bounds the attempts of one call: by the caller's context, by the client's life, and by the client's
+// timeout without progress. It is not safe for concurrent use.
+type patience struct {
+	client   *Client
+	ctx      context.Context // the caller's
+	limit    time.Duration
+	deadline time.Time
+	attempts int
+}
+
+// patience begins a call under ctx.
+func (c *Client) patience(ctx context.Context) *patience {
+	p := &patience{client: c, ctx: ctx, limit: c.options.timeout}
+	p.progress()
+	return p
+}
+
+// progress says that something moved: the time without progress begins anew, and so do the pauses.
+func (p *patience) progress() {
+	p.deadline = time.Now().Add(p.limit)
+	p.attempts = 0
+}
+
+// left is how long the call may still go on without progress.
+func (p *patience) left() time.Duration { return time.Until(p.deadline) }
+
+// ended is nil while the call may go on; otherwise it says why it ends, with last as the reason behind it.
+func (p *patience) ended(last error) error {
+	switch {
+	case p.client.life.Err() != nil:
+		return errClientClosed()
+	case p.ctx.Err() != nil:
+		return withReason(context.Cause(p.ctx), last)
+	case p.left() > 0:
+		return nil
+	case last == nil:
+		return gfs.Errorf(gfs.CodeUnavailable, "no progress for %v", p.limit)
+	case errors.Is(last, gfs.ErrUnavailable) || errors.Is(last, gfs.ErrBusy):
+		return fmt.Errorf("%w (no progress for %v)", last, p.limit)
+	}
+	return fmt.Errorf("%w: no progress for %v: %w", gfs.ErrUnavailable, p.limit, last)
+}
+
+// withReason adds what went wrong last to the end of a context.
+func withReason(ended, last error) error {
+	if last == nil || errors.Is(last, context.Canceled) || errors.Is(last, context.DeadlineExceeded) {
+		return ended
+	}
+	return fmt.Errorf("%w (last: %v)", ended, last)
+}
+
+// pause waits before the next attempt, longer each time, with jitter. The error, if any, ends the call.
+func (p *patience) pause(last error) error {
+	if err := p.ended(last); err != nil {
+		return err
+	}
+	wait := min(firstPause<<min(p.attempts, 16), maxPause)
+	wait = min(wait/2+rand.N(wait), max(p.left(), 0))
+	p.attempts++
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.ctx.Done():
+	case <-p.client.life.Done():
+	}
+	return p.ended(last)
+}
+
+// await waits for done within the call's patience.
+func (p *patience) await(done <-chan struct{}) error {
+	timer := time.NewTimer(max(p.left(), 0))
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+	case <-p.ctx.Done():
+	case <-p.client.life.Done():
+	}
+	return p.ended(nil)
+}

@@ -1,0 +1,414 @@
+package clientlib
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// sendBurst is how many mutations are handed to a connection before the stream looks up again.
+const sendBurst = 64
+
+// stubbornRefusals is how often a server may deny being the primary of a version before the master is asked to look
+// into it: a chunk that is being closed denies it for a few milliseconds.
+const stubbornRefusals = 4
+
+// stream carries mutations of one open file, in order, to the primary of a chunk: a writing stream to that of its
+// chunk, an appending one to that of the file's last chunk, and on to the next when that is full. One goroutine
+// drives it while there is something to do.
+type stream struct {
+	file    *openFile
+	appends bool
+	writer  gfs.WriterID // appending only
+
+	mu         sync.Mutex
+	window     window
+	index      uint32
+	located    bool // false: an appending stream that has to ask which chunk is the last
+	sequence   uint64
+	target     *target
+	generation uint64 // of the target: answers to what was sent before it are nobody's
+	trouble    error  // what ended the present target
+	progressed bool   // since the driving goroutine last looked
+	running    bool
+	retired    bool // replaced: whoever has work asks the file for another
+	wake       chan struct{}
+
+	// Only the driving goroutine uses these.
+	refusals, faults int // since the last progress
+	accused          accusation
+}
+
+// target is where a stream sends: a chunk in one version, its primary, a connection to it.
+type target struct {
+	at     location
+	server Server
+	conn   *dataConn
+}
+
+// accusation is what the master is told with the next request for a lease.
+type accusation struct {
+	version gfs.Version
+	server  gfs.ServerID
+}
+
+func newStream(file *openFile) *stream {
+	return &stream{file: file, wake: make(chan struct{}, 1)}
+}
+
+// kick makes sure that somebody looks at the window; the lock is held. It reports false if the client is closed.
+func (s *stream) kick() bool {
+	if s.running {
+		s.signal()
+		return true
+	}
+	s.running = s.file.client.spawn(s.run)
+	return s.running
+}
+
+func (s *stream) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run drives the stream until its window is empty.
+func (s *stream) run() {
+	p := s.file.client.patience(s.file.client.life)
+	for {
+		more, err := s.step(p)
+		if err != nil {
+			s.giveUp(err)
+		}
+		if !more && err == nil {
+			return
+		}
+		if err != nil {
+			p.progress() // what is queued from now on gets its own time
+		}
+	}
+}
+
+// step does the next thing there is to do. More is false when there is nothing and the goroutine must end.
+func (s *stream) step(p *patience) (more bool, err error) {
+	s.mu.Lock()
+	if s.progressed {
+		s.progressed, s.refusals, s.faults = false, 0, 0
+		p.progress()
+	}
+	switch {
+	case s.window.empty():
+		s.running = false
+		s.mu.Unlock()
+		return false, nil
+	case s.trouble != nil:
+		trouble := s.trouble
+		s.trouble = nil
+		s.generation++
+		s.window.rewind()
+		s.mu.Unlock()
+		return true, s.repair(p, trouble)
+	case s.window.exhausted():
+		s.window.advance()
+		s.generation++
+		s.index++
+		s.target, s.accused = nil, accusation{}
+		s.mu.Unlock()
+		return true, nil
+	case s.target == nil:
+		s.mu.Unlock()
+		return true, s.establish(p)
+	}
+	burst := make([]*mutation, 0, sendBurst)
+	lowest := make([]uint64, 0, sendBurst)
+	for len(burst) < sendBurst {
+		m := s.window.take()
+		if m == nil {
+			break
+		}
+		burst = append(burst, m)
+		lowest = append(lowest, s.window.lowest(m.sequence))
+	}
+	to, generation := s.target, s.generation
+	s.mu.Unlock()
+	if len(burst) == 0 {
+		return true, s.wait(p)
+	}
+	for i, m := range burst {
+		if err := s.send(to, generation, m, lowest[i]); err != nil {
+			s.fault(generation, err)
+			break
+		}
+	}
+	return true, nil
+}
+
+// wait waits until the window or the answers give something to do.
+func (s *stream) wait(p *patience) error {
+	timer := time.NewTimer(max(p.left(), 0))
+	defer timer.Stop()
+	select {
+	case <-s.wake:
+		return nil
+	case <-timer.C:
+	case <-s.file.client.life.Done():
+	}
+	s.mu.Lock()
+	progressed := s.progressed
+	s.mu.Unlock()
+	if progressed && s.file.client.life.Err() == nil {
+		return nil
+	}
+	return p.ended(gfs.Errorf(gfs.CodeUnavailable, "the primary of chunk %d of the file does not answer", s.index))
+}
+
+// send hands one mutation to the connection.
+func (s *stream) send(to *target, generation uint64, m *mutation, lowest uint64) error {
+	if m.sums == nil {
+		m.sums = wire.AppendChecksums(make([]uint32, 0, wire.Parts(m.offset, int64(len(m.data.data)))), m.offset, m.data.data)
+	}
+	request := &pb.Mutate{Handle: uint64(to.at.handle), Version: uint64(to.at.version), Checksums: m.sums, Synced: s.file.synced}
+	if s.appends {
+		request.Kind, request.Writer, request.Sequence, request.LowestUnacknowledged =
+			pb.Mutate_APPEND, uint64(s.writer), m.sequence, lowest
+	} else {
+		request.Kind, request.Offset = pb.Mutate_WRITE, m.offset
+	}
+	reply := &pb.MutateReply{}
+	return to.conn.start(s.file.client.life, &call{op: wire.OpMutate, request: request, payload: m.data, reply: reply,
+		finish: func(done *call) { s.replied(to, generation, m, reply, done.err) }})
+}
+
+// fault notes what ended the target of generation.
+func (s *stream) fault(generation uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if generation == s.generation && s.trouble == nil {
+		s.trouble = err
+	}
+	s.signal()
+}
+
+// replied takes the answer to one mutation. It runs on a goroutine of the connection.
+func (s *stream) replied(to *target, generation uint64, m *mutation, reply *pb.MutateReply, err error) {
+	if err == nil {
+		err = s.checkReply(m, reply)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.signal()
+	if generation != s.generation || m.state != inFlight {
+		return
+	}
+	switch {
+	case err == nil:
+		s.progressed = true
+		end := reply.GetOffset() + int64(len(m.data.data))
+		s.file.client.locations.saw(s.file.id, to.at, end)
+		s.file.touched(to.at.index)
+		gone := s.window.acknowledge(m)
+		if s.appends {
+			s.settle(m, int64(to.at.index)*gfs.ChunkSize+reply.GetOffset(), nil)
+			return
+		}
+		for _, decided := range gone {
+			s.settle(decided, 0, nil)
+		}
+	case s.appends && errors.Is(err, gfs.ErrChunkFull):
+		s.progressed = true
+		s.window.refuse(m)
+	case actionFor(err) == gfs.GiveUp:
+		gone := s.window.remove(m)
+		s.settle(m, 0, err)
+		if !s.appends {
+			for _, decided := range gone {
+				s.settle(decided, 0, nil)
+			}
+		}
+	case s.trouble == nil:
+		s.trouble = err
+	}
+}
+
+// checkReply is the error that a reply carries, or that it is.
+func (s *stream) checkReply(m *mutation, reply *pb.MutateReply) error {
+	if err := gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail()); err != nil {
+		return err
+	}
+	if offset := reply.GetOffset(); offset < 0 || offset > gfs.ChunkSize-int64(len(m.data.data)) || !s.appends && offset != m.offset {
+		return gfs.Errorf(gfs.CodeInternal, "the primary put %d bytes for offset %d at offset %d of the chunk", len(m.data.data), m.offset, offset)
+	}
+	return nil
+}
+
+// settle decides a mutation that is out of the window, or needs its data no more; the lock is held.
+func (s *stream) settle(m *mutation, result int64, err error) {
+	s.file.room.release(m.cost)
+	m.data.release()
+	if err != nil && m.queued {
+		s.file.fail(err)
+	}
+	m.settle(result, err)
+}
+
+// giveUp ends everything in the window with err.
+func (s *stream) giveUp(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation++
+	s.target, s.trouble, s.accused = nil, nil, accusation{}
+	for _, m := range s.window.drain() {
+		switch {
+		case s.appends && m.state == acked: // decided before
+		case m.ever && mayStillTakeEffect(err):
+			s.settle(m, 0, outcomeUnknown(err))
+		default:
+			s.settle(m, 0, err)
+		}
+	}
+}
+
+// abandon takes out a mutation that nobody waits for any longer. What was sent stays until it is decided, for the
+// order's sake: then it is false.
+func (s *stream) abandon(m *mutation, why error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-m.done:
+		return true
+	default:
+	}
+	if m.ever {
+		return false
+	}
+	s.window.remove(m)
+	s.settle(m, 0, why)
+	s.signal()
+	return true
+}
+
+// establish gets a lease on the stream's chunk and a connection to its primary.
+func (s *stream) establish(p *patience) error {
+	c := s.file.client
+	s.mu.Lock()
+	index, last := s.index, s.appends && !s.located
+	s.mu.Unlock()
+	if !last {
+		if err := s.file.completeBefore(p, index); err != nil {
+			return err
+		}
+		if err := s.file.reach(p, index); err != nil {
+			return err
+		}
+	}
+	request := &pb.LeaseRequest{FileId: uint64(s.file.id), Index: index, Last: last, Allocate: true,
+		FailedVersion: uint64(s.accused.version), FailedServer: string(s.accused.server)}
+	if last {
+		request.Index = 0
+	}
+	at, err := c.lease(p, request)
+	if err != nil {
+		return err
+	}
+	s.accused = accusation{} // told
+	if !last && at.index != index {
+		return gfs.Errorf(gfs.CodeInternal, "the master gave chunk %d for chunk %d", at.index, index)
+	}
+	s.file.exists(at.index)
+	server, ok := at.primaryServer()
+	if !ok {
+		return p.pause(gfs.Errorf(gfs.CodeUnavailable, "chunk %v has no primary", at.handle))
+	}
+	conn, err := c.pool.get(c.life, server.Addr, mutateLane)
+	if err != nil {
+		if !isFault(err) {
+			return err
+		}
+		return s.accuse(p, at, server, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index, s.located = at.index, true
+	s.target = &target{at: at, server: server, conn: conn}
+	return nil
+}
+
+// accuse notes for the next request that the primary cannot be reached, and pauses unless it is the first time.
+func (s *stream) accuse(p *patience, at location, server Server, why error) error {
+	c := s.file.client
+	c.log.WithField("chunk", at.handle.String()).WithField("version", at.version.String()).WithField("server", string(server.ID)).
+		WithError(why).Warn("primary unreachable")
+	c.pool.suspect(server.Addr)
+	c.locations.drop(s.file.id, at)
+	s.accused = accusation{version: at.version, server: server.ID}
+	s.faults++
+	if s.faults <= 1 {
+		return nil
+	}
+	return p.pause(why)
+}
+
+// repair does what is to be done about a target that failed: connect again, ask the master for another, or wait.
+func (s *stream) repair(p *patience, trouble error) error {
+	c := s.file.client
+	s.mu.Lock()
+	old := s.target
+	s.mu.Unlock()
+	if context.Cause(c.life) != nil {
+		return errClientClosed()
+	}
+	switch {
+	case isFault(trouble):
+		// A connection may be lost while its server lives; a server that was silent is not asked again.
+		if s.faults == 0 && !errors.Is(trouble, errSilent) {
+			if conn, err := c.pool.get(c.life, old.server.Addr, mutateLane); err == nil {
+				s.faults++
+				s.retarget(&target{at: old.at, server: old.server, conn: conn})
+				return nil
+			}
+		}
+		s.retarget(nil)
+		return s.accuse(p, old.at, old.server, trouble)
+	case actionFor(trouble) == gfs.RefreshLocations, actionFor(trouble) == gfs.NextReplica:
+		c.locations.drop(s.file.id, old.at)
+		s.accused = accusation{version: old.at.version}
+		s.refusals++
+		if s.refusals >= stubbornRefusals {
+			s.accused.server = old.server.ID
+		}
+		s.retarget(nil)
+		if s.refusals == 1 {
+			return nil
+		}
+	}
+	return p.pause(trouble)
+}
+
+func (s *stream) retarget(to *target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.target = to
+}
+
+// undecided seals the window and gives what is in it.
+func (s *stream) undecided() []*mutation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window.seal()
+	s.signal()
+	return append([]*mutation(nil), s.window.entries...)
+}
+
+// retire reports whether the stream has nothing to do; then it takes nothing any more.
+func (s *stream) retire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = s.window.empty() && !s.running
+	return s.retired
+}

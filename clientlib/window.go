@@ -1,0 +1,198 @@
+package clientlib
+
+import (
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// mutationState is how far a mutation of a window has come.
+type mutationState uint8
+
+const (
+	waiting  mutationState = iota // to be sent (again)
+	inFlight                      // sent over the present connection, not answered
+	acked                         // committed; kept until all ahead of it are
+	refused                       // an append that the present chunk had no room for
+)
+
+// mutation is one piece of a write or one record append, from the call that makes it until it is decided.
+type mutation struct {
+	offset   int64   // of a write, within the chunk
+	sequence uint64  // of an append
+	data     *buffer // released by whoever takes the mutation out of the window
+	sums     []uint32
+	cost     int  // of the File's room
+	queued   bool // nobody waits for it: its failure is the File's
+
+	state mutationState
+	sent  bool // to the present chunk, over whichever connection: that chunk alone can say what became of it
+	ever  bool // to any chunk
+	open  bool // a piece that may still grow: it is held back while something is in flight
+
+	done   chan struct{} // closed when result and err are set
+	result int64         // an append's offset in the file
+	err    error
+}
+
+// settle tells whoever waits what became of the mutation.
+func (m *mutation) settle(result int64, err error) {
+	m.result, m.err = result, err
+	close(m.done)
+}
+
+// window is the unacknowledged mutations of one stream, in the order of the calls. It is pure, and not safe for
+// concurrent use.
+//
+// Mutations are sent in order. After a fault rewind makes everything undecided leave again, in the same order.
+// Writes are dropped from the front only: an acknowledged write behind an unacknowledged one is sent again after it,
+// so that bytes written twice end as the later call wanted. Appends are decided one by one, but all that were sent
+// to a chunk are decided there before one that it had no room for goes on to the next chunk.
+type window struct {
+	appends bool
+	entries []*mutation
+	next    int // entries[:next] were looked at by take since the last rewind
+	flying  int // entries in flight
+	full    bool
+}
+
+// push adds a mutation behind all others.
+func (w *window) push(m *mutation) { w.entries = append(w.entries, m) }
+
+// empty reports whether everything is decided.
+func (w *window) empty() bool { return len(w.entries) == 0 }
+
+// lowest is the sequence number of the first undecided append, or otherwise if there is none.
+func (w *window) lowest(otherwise uint64) uint64 {
+	for _, m := range w.entries {
+		if m.state != acked {
+			return m.sequence
+		}
+	}
+	return otherwise
+}
+
+// tail is the last mutation if more bytes may join it, else nil.
+func (w *window) tail() *mutation {
+	if n := len(w.entries); n > 0 && w.entries[n-1].open && w.entries[n-1].state == waiting && !w.entries[n-1].sent {
+		return w.entries[n-1]
+	}
+	return nil
+}
+
+// seal lets an open piece leave: nothing more joins it.
+func (w *window) seal() {
+	if n := len(w.entries); n > 0 {
+		w.entries[n-1].open = false
+	}
+}
+
+// take gives the next mutation to send and marks it in flight; nil if nothing may leave now.
+func (w *window) take() *mutation {
+	for ; w.next < len(w.entries); w.next++ {
+		m := w.entries[w.next]
+		if m.state != waiting || w.full && !m.sent {
+			continue
+		}
+		if m.open && w.flying > 0 {
+			return nil
+		}
+		// Replicas remember a writer's last appends only: one too far ahead would push out the first.
+		if w.appends && m.sequence-w.entries[0].sequence >= gfs.AppendWindow {
+			return nil
+		}
+		w.next++
+		m.state, m.sent, m.ever, m.open = inFlight, true, true, false
+		w.flying++
+		return m
+	}
+	return nil
+}
+
+// acknowledge marks a mutation in flight as committed and gives back those that are thereby decided and gone.
+func (w *window) acknowledge(m *mutation) (gone []*mutation) {
+	w.land(m, acked)
+	return w.dropFront()
+}
+
+// refuse marks an append in flight as one that the chunk had no room for.
+func (w *window) refuse(m *mutation) {
+	w.land(m, refused)
+	w.full = true
+}
+
+// remove takes a mutation out, in whatever state, and gives back those that are thereby gone, but for itself.
+func (w *window) remove(m *mutation) (gone []*mutation) {
+	for i, entry := range w.entries {
+		if entry != m {
+			continue
+		}
+		if m.state == inFlight {
+			w.flying--
+		}
+		w.entries = append(w.entries[:i:i], w.entries[i+1:]...)
+		if w.next > i {
+			w.next--
+		}
+		break
+	}
+	return w.dropFront()
+}
+
+// rewind makes everything undecided leave again, after the connection to the chunk was lost.
+func (w *window) rewind() {
+	for _, m := range w.entries {
+		if m.state == inFlight || m.state == acked && !w.appends {
+			m.state = waiting
+		}
+	}
+	w.next, w.flying = 0, 0
+}
+
+// exhausted reports whether the chunk is full and has decided every append that was sent to it.
+func (w *window) exhausted() bool {
+	if !w.full || w.flying > 0 {
+		return false
+	}
+	for _, m := range w.entries {
+		if m.state == waiting && m.sent {
+			return false
+		}
+	}
+	return true
+}
+
+// advance goes on to the next chunk with everything that the last had no room for; only when exhausted.
+func (w *window) advance() {
+	for _, m := range w.entries {
+		if m.state == refused {
+			m.state = waiting
+		}
+		m.sent = false
+	}
+	w.full, w.next = false, 0
+}
+
+// drain empties the window and gives back what was in it.
+func (w *window) drain() []*mutation {
+	all := w.entries
+	w.entries, w.next, w.flying, w.full = nil, 0, 0, false
+	return all
+}
+
+func (w *window) land(m *mutation, state mutationState) {
+	if m.state == inFlight {
+		w.flying--
+	}
+	m.state = state
+}
+
+// dropFront takes acknowledged mutations off the front.
+func (w *window) dropFront() (gone []*mutation) {
+	n := 0
+	for n < len(w.entries) && w.entries[n].state == acked {
+		n++
+	}
+	gone = w.entries[:n:n]
+	w.entries = w.entries[n:]
+	w.next = max(w.next-n, 0)
+	return gone
+}
