@@ -1,0 +1,190 @@
+package processes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// startPatience bounds the start of one process.
+const startPatience = 30 * time.Second
+
+// Config says what cluster to start.
+type Config struct {
+	Binary       string    // the cairn command
+	Dir          string    // where everything is kept; must exist
+	Chunkservers int       // from 1
+	Racks        int       // the chunkservers are spread over so many racks in turn
+	Log          io.Writer // takes every process's stderr; nil discards
+}
+
+// Cluster is a local cluster of separate processes: "nats", "m1", "cs1", "cs2", …. Its methods are safe for
+// concurrent use.
+type Cluster struct {
+	config Config
+	url    string
+
+	mu      sync.Mutex
+	roles   []*role
+	servers map[string]string // server id → name
+}
+
+// role is one process of the cluster, running or not.
+type role struct {
+	name    string
+	args    []string
+	process *Process // nil while it does not run
+}
+
+// StartCluster starts NATS, a master and the chunkservers and returns when each is ready. That the master has heard
+// of the chunkservers is for the caller to see.
+func StartCluster(ctx context.Context, cfg Config) (*Cluster, error) {
+	c := &Cluster{config: cfg, servers: map[string]string{}}
+	if err := c.start(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	c.add("nats", "nats", "--listen", "127.0.0.1:0")
+	if err := c.Start(ctx, "nats"); err != nil {
+		return err
+	}
+	c.url = c.role("nats").process.Ready()
+	// Started again it listens where the others look for it.
+	c.role("nats").args = []string{"nats", "--listen", c.url[len("nats://"):]}
+	c.add("m1", "master", "--nats", c.url, "--id", "m1", "--data", filepath.Join(c.config.Dir, "m1"))
+	for i := range c.config.Chunkservers {
+		name := fmt.Sprintf("cs%d", i+1)
+		c.add(name, "chunkserver", "--nats", c.url, "--data", filepath.Join(c.config.Dir, name), "--listen", "127.0.0.1:0",
+			"--rack", fmt.Sprintf("rack%d", i%max(c.config.Racks, 1)+1))
+	}
+	for _, name := range c.Names()[1:] {
+		if err := c.Start(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) add(name string, args ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roles = append(c.roles, &role{name: name, args: args})
+}
+
+func (c *Cluster) role(name string) *role {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.IndexFunc(c.roles, func(r *role) bool { return r.name == name }); i >= 0 {
+		return c.roles[i]
+	}
+	return &role{name: name}
+}
+
+// URL is the address of the cluster's NATS server.
+func (c *Cluster) URL() string { return c.url }
+
+// Names are the names of all processes in the order of their start.
+func (c *Cluster) Names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for _, r := range c.roles {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// Start starts a process that does not run, on its old data, and waits until it is ready.
+func (c *Cluster) Start(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	r := c.role(name)
+	if len(r.args) == 0 {
+		return fmt.Errorf("the cluster has no process %q", name)
+	}
+	p, err := Start(ctx, c.config.Log, name, c.config.Binary, r.args...)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.process = p
+	var id, address string
+	if n, _ := fmt.Sscan(p.Ready(), &id, &address); n == 2 { // a chunkserver says both
+		c.servers[id] = name
+	}
+	return nil
+}
+
+// Process is the running process called name, nil if it does not run.
+func (c *Cluster) Process(name string) *Process {
+	r := c.role(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return r.process
+}
+
+// Server is the name of the chunkserver with the given id, "" if it was never started.
+func (c *Cluster) Server(id string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.servers[id]
+}
+
+// Kill ends a running process with SIGKILL.
+func (c *Cluster) Kill(name string) error {
+	p := c.take(name)
+	if p == nil {
+		return fmt.Errorf("%s does not run", name)
+	}
+	return p.Kill()
+}
+
+// Stop ends a process with SIGTERM. One that does not run is no error.
+func (c *Cluster) Stop(name string) error {
+	if p := c.take(name); p != nil {
+		return p.Stop()
+	}
+	return nil
+}
+
+func (c *Cluster) take(name string) *Process {
+	r := c.role(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := r.process
+	r.process = nil
+	return p
+}
+
+// Close ends every process, the last started first. What they stored stays.
+func (c *Cluster) Close() error {
+	var failed []error
+	for _, name := range slices.Backward(c.Names()) {
+		failed = append(failed, c.Stop(name))
+	}
+	return errors.Join(failed...)
+}
+
+// Build builds the cairn command into dir and returns its path: for tests that run it as separate processes.
+func Build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "cairn")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/cairnfs/cairn/cluster/cairn")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the cairn command: %w\n%s", err, out)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return "", err
+	}
+	return binary, nil
+}
