@@ -1,0 +1,80 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/cairnfs/cairn/clientlib"
+)
+
+// printJSON prints one object on one line.
+func (a *app) printJSON(v any) error { return json.NewEncoder(a.stdout).Encode(v) }
+
+// table prints rows in columns; cells are separated by tabs.
+func (a *app) table(rows []string) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, row)
+	}
+	return w.Flush()
+}
+
+// entry is what ls and stat print of one file or directory.
+type entry struct {
+	Path     string    `json:"path"`
+	Name     string    `json:"name"`
+	Kind     string    `json:"kind"` // file or directory
+	Size     int64     `json:"size"`
+	Mode     string    `json:"mode"` // octal permission bits
+	Owner    string    `json:"owner"`
+	Group    string    `json:"group"`
+	Replicas int       `json:"replicas,omitempty"`
+	Chunks   int       `json:"chunks"`
+	Modified time.Time `json:"modified"`
+	ID       string    `json:"id"`
+}
+
+func newEntry(path string, info fs.FileInfo) entry {
+	e := entry{
+		Path: path, Name: info.Name(), Kind: "file", Size: info.Size(), Mode: fmt.Sprintf("%04o", info.Mode().Perm()),
+		Modified: info.ModTime().UTC(),
+	}
+	if info.IsDir() {
+		e.Kind = "directory"
+	}
+	if status, ok := info.Sys().(*clientlib.FileStatus); ok {
+		e.Owner, e.Group, e.Replicas, e.Chunks = status.Owner, status.Group, status.Replicas, status.Chunks
+		e.ID = fmt.Sprintf("%016x", uint64(status.ID))
+	}
+	return e
+}
+
+// row is the entry as a row of ls -l.
+func (e entry) row(mode fs.FileMode) string {
+	return strings.Join([]string{mode.String(), fmt.Sprint(e.Replicas), dash(e.Owner), dash(e.Group), fmt.Sprintf("%12d", e.Size), e.Modified.Local().Format("2006-01-02 15:04"), e.Path}, "\t")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// sizeText writes a number of bytes for people.
+func sizeText(n int64) string {
+	const units = "KMGTP"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n), -1
+	for value >= 1<<10 && unit < len(units)-1 {
+		value /= 1 << 10
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

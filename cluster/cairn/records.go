@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairnfs/cairn/clientlib"
+	"github.com/cairnfs/cairn/clientlib/record"
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// cat prints a file's bytes, or the payloads of its records.
+func (a *app) cat(ctx context.Context, client *clientlib.Client, name string, records bool) (err error) {
+	f, err := client.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if !records {
+		_, err = io.Copy(a.stdout, f.WithContext(ctx))
+		return err
+	}
+	out := bufio.NewWriter(a.stdout)
+	for r, err := range record.NewReader(f.WithContext(ctx)).Records(ctx) {
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(append(r.Payload, '\n')); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+func (a *app) appendCommand() *cobra.Command {
+	var raw, whole, verbose bool
+	cmd := &cobra.Command{
+		Use:   "append [--raw|--whole] [-v] PATH",
+		Short: "Append each line of stdin as one record",
+		Args:  exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if raw && whole {
+				return usagef("--raw and --whole exclude each other")
+			}
+			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				return a.append(cmd.Context(), client, args[0], appendMode{raw: raw, whole: whole, verbose: verbose})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&raw, "raw", false, "bare bytes, newline kept, instead of framed records")
+	cmd.Flags().BoolVar(&whole, "whole", false, "all of stdin is one record")
+	cmd.Flags().BoolVarP(&verbose, "verbose-offsets", "v", false, "print each record's offset as it is acknowledged")
+	return cmd
+}
+
+type appendMode struct{ raw, whole, verbose bool }
+
+// append is the command append: it creates the file if need be and ends when all is acknowledged.
+func (a *app) append(ctx context.Context, client *clientlib.Client, name string, mode appendMode) (err error) {
+	f, err := client.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE|os.O_APPEND)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	out := bufio.NewWriter(a.stdout)
+	defer func() { err = errors.Join(err, out.Flush()) }()
+	switch {
+	case mode.whole:
+		data, err := io.ReadAll(io.LimitReader(a.stdin, gfs.MaxRecordBytes+1))
+		if err != nil {
+			return err
+		}
+		offset, err := f.Append(ctx, data)
+		if err == nil && mode.verbose {
+			fmt.Fprintln(out, offset)
+		}
+		return err
+	case mode.raw:
+		return a.appendRaw(ctx, f, out, mode.verbose)
+	default:
+		return a.appendFramed(ctx, f, out, mode.verbose)
+	}
+}
+
+// maxLineBytes bounds a line: it must fit into one record with its frame.
+const maxLineBytes = gfs.MaxRecordBytes - 1<<10
+
+func (a *app) lines() *bufio.Scanner {
+	lines := bufio.NewScanner(a.stdin)
+	lines.Buffer(make([]byte, 64<<10), maxLineBytes)
+	return lines
+}
+
+func scanError(lines *bufio.Scanner) error {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("a line of stdin exceeds %d bytes: split it, or store it with cairn put", maxLineBytes)
+	} else if err != nil {
+		return fmt.Errorf("read stdin: %w", err)
+	}
+	return nil
+}
+
+// appendRaw appends bare lines; their acknowledgements are waited for in order, a window behind.
+func (a *app) appendRaw(ctx context.Context, f *clientlib.File, out io.Writer, verbose bool) error {
+	const window = 1024 // records in flight
+	var pending []*clientlib.Pending
+	settle := func(keep int) error {
+		for len(pending) > keep {
+			offset, err := pending[0].Wait(ctx)
+			if err != nil {
+				return err
+			}
+			if verbose {
+				fmt.Fprintln(out, offset)
+			}
+			pending = pending[1:]
+		}
+		return nil
+	}
+	lines := a.lines()
+	for lines.Scan() {
+		pending = append(pending, f.AppendAsync(ctx, append(lines.Bytes(), '\n')))
+		if err := settle(window); err != nil {
+			return err
+		}
+	}
+	return errors.Join(settle(0), scanError(lines))
+}
+
+// appendFramed appends each line as a record of the record package.
+func (a *app) appendFramed(ctx context.Context, f *clientlib.File, out io.Writer, verbose bool) error {
+	var failed error
+	w := record.NewWriter(f, record.WithAck(func(_ uint64, offset int64, err error) {
+		switch {
+		case err != nil:
+			failed = errors.Join(failed, err)
+		case verbose:
+			fmt.Fprintln(out, offset)
+		}
+	}))
+	lines := a.lines()
+	for lines.Scan() {
+		if err := w.Enqueue(ctx, lines.Bytes()); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	return errors.Join(scanError(lines), w.Close(), failed)
+}

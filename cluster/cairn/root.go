@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/cairnfs/cairn/clientlib"
+)
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// app is what every command shares: the global flags and the streams.
+type app struct {
+	natsURL string
+	cluster string
+	user    string
+	json    bool
+	verbose bool
+
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// usageError marks an error that a person makes at the keyboard: exit status 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the command with its arguments and streams; it returns the exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usageError{}):
+		fmt.Fprintf(stderr, "cairn: %s\n", oneLine(err))
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "cairn: %s\n", oneLine(err))
+		return exitFailed
+	}
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "cairn",
+		Short:         "A distributed file system for many producers that append to shared files",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // so that an unknown command is reported by RunE, in our words
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q: see cairn --help", args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see %s --help", err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.natsURL, "nats", envOr("CAIRN_NATS_URL", "nats://127.0.0.1:4222"), "the cluster's NATS `URL` (or CAIRN_NATS_URL)")
+	flags.StringVar(&a.cluster, "cluster", envOr("CAIRN_CLUSTER", "local"), "the cluster's `NAME` (or CAIRN_CLUSTER)")
+	flags.StringVar(&a.user, "user", defaultUser(), "act as this user `NAME`")
+	flags.BoolVar(&a.json, "json", false, "print facts as JSON, one object a line")
+	flags.BoolVar(&a.verbose, "verbose", false, "log to stderr what happens")
+	root.AddCommand(
+		a.demoCommand(), a.devCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
+		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
+		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(),
+	)
+	return root
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+func defaultUser() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "nobody"
+}
+
+// logger writes to stderr: warnings and errors, with --verbose everything.
+func (a *app) logger() *logrus.Entry {
+	log := logrus.New()
+	log.SetOutput(a.stderr)
+	log.SetLevel(logrus.WarnLevel)
+	if a.verbose {
+		log.SetLevel(logrus.DebugLevel)
+	}
+	return logrus.NewEntry(log)
+}
+
+// connect opens a client; the caller closes it.
+func (a *app) connect(ctx context.Context) (*clientlib.Client, error) {
+	return clientlib.Connect(ctx, a.natsURL, clientlib.WithCluster(a.cluster), clientlib.WithUser(a.user), clientlib.WithLogger(a.logger()))
+}
+
+// withClient runs f with a client and closes it.
+func (a *app) withClient(ctx context.Context, f func(*clientlib.Client) error) error {
+	client, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(client), client.Close())
+}
+
+// exactly, atLeast and between count arguments; what is wrong is an error of usage that names the command's form.
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+
+func atLeast(n int) cobra.PositionalArgs { return between(n, int(^uint(0)>>1)) }
+
+func between(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return usagef("%s takes other arguments than the %d given: %s", cmd.Name(), len(args), cmd.UseLine())
+		}
+		return nil
+	}
+}
