@@ -93,12 +93,12 @@ func (c *chunk) onAcked(serial gfs.Serial, accused gfs.ServerID) {
 	c.heardBelow = c.cs.now()
 	c.below = max(c.below, serial)
 	var err error
-	switch c.role {
-	case primary:
+	switch {
+	case c.role == primary && c.order != nil: // while it closes, a primary has none and owes nobody an answer
 		if c.replies, err = c.order.Acked(serial, c.replies); err == nil {
 			c.committed()
 		}
-	case secondary:
+	case c.role == secondary:
 		if err = c.follow.Acked(serial); err == nil {
 			c.acknowledge()
 		}
@@ -129,7 +129,7 @@ func (c *chunk) committed() {
 // onTickDue tells the secondaries the commit length unless a frame has done so meanwhile.
 func (c *chunk) onTickDue() {
 	c.ticking = false
-	if c.role == primary && c.pipe.down != nil && c.ticked < c.order.Commit() {
+	if c.role == primary && c.order != nil && c.pipe.down != nil && c.ticked < c.order.Commit() {
 		c.ticked = c.order.Commit()
 		c.pipe.put(pipelineItem{tick: c.ticked})
 	}

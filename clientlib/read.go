@@ -127,7 +127,9 @@ func (f *openFile) readChunk(p *patience, index uint32, within int64, buf []byte
 		f.exists(index)
 		n, err := f.readReplicas(p, at, within, buf)
 		if err == nil {
-			f.client.locations.saw(f.id, at, within+int64(n))
+			if n > 0 { // a read beyond the end has seen nothing
+				f.client.locations.saw(f.id, at, within+int64(n))
+			}
 			return n, true, nil
 		}
 		if actionFor(err) == gfs.GiveUp {

@@ -104,20 +104,21 @@ func (c *Cluster) start(ctx context.Context) error {
 	return c.WaitReady(ctx)
 }
 
-// Close stops every part, chunkservers first so that they can close their chunks. It is idempotent.
+// Close stops every part. It is idempotent. The master goes first: it would take each chunkserver that stops for
+// lost and go on with the chunk's other members, until one alone is left.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var failed []error
+	if c.master != nil {
+		failed = append(failed, c.master.Close())
+		c.master = nil
+	}
 	for i, s := range c.chunkservers {
 		if s != nil {
 			failed = append(failed, s.Close())
 			c.chunkservers[i] = nil
 		}
-	}
-	if c.master != nil {
-		failed = append(failed, c.master.Close())
-		c.master = nil
 	}
 	if c.nats != nil {
 		c.nats.Close()

@@ -131,14 +131,19 @@ func TestClosedAndOpenedAgain(t *testing.T) {
 	}
 }
 
+// Once a chunk is closed, a server that was away comes back with a good replica: each in turn may be missing.
 func TestAReaderSurvivesTheLossOfAChunkserver(t *testing.T) {
 	c := clustertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	client := c.Client()
+	closed := subscribe(t, c.URL(), "cairn.local.event.chunk.closed")
 	content := bytes.Repeat([]byte("cairn!?\n"), 16<<20>>3)
 	if err := client.WriteFile(ctx, "/file", content, 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := closed.NextMsgWithContext(ctx); err != nil {
+		t.Fatalf("the idle chunk was not closed: %v", err)
 	}
 	for i := range 4 {
 		if err := c.StopChunkserver(i); err != nil {
@@ -157,8 +162,9 @@ func TestAReaderSurvivesTheLossOfAChunkserver(t *testing.T) {
 	}
 }
 
-func TestAProducerSurvivesTheLossOfEachMember(t *testing.T) {
-	c := clustertest.Start(t)
+// Of an open chunk's three members two are lost, one after the other; the last one goes on.
+func TestAProducerSurvivesTheLossOfMembers(t *testing.T) {
+	c := clustertest.Start(t, clustertest.WithChunkservers(3))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	client := c.Client()
@@ -175,15 +181,8 @@ func TestAProducerSurvivesTheLossOfEachMember(t *testing.T) {
 		}
 	}
 	appendSome()
-	for i := range 4 {
+	for i := range 2 {
 		if err := c.StopChunkserver(i); err != nil {
-			t.Fatal(err)
-		}
-		appendSome()
-		if err := c.StartChunkserver(ctx, i); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.WaitReady(ctx); err != nil {
 			t.Fatal(err)
 		}
 		appendSome()
@@ -200,6 +199,35 @@ func TestAProducerSurvivesTheLossOfEachMember(t *testing.T) {
 	}
 	if want != n {
 		t.Errorf("%d records of %d", want, n)
+	}
+}
+
+// A reader that asks beyond the end of a growing file has seen nothing there: it goes on where the file does.
+func TestAReaderAtTheEndOfAGrowingFile(t *testing.T) {
+	c := clustertest.Start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	client := c.Client()
+	w, r := mustCreate(ctx, t, client, "/log"), (*clientlib.File)(nil)
+	buf := make([]byte, 4<<20)
+	for i := range 5 {
+		if _, err := w.Append(ctx, []byte("0123456789")); err != nil {
+			t.Fatal(err)
+		}
+		if r == nil {
+			var err error
+			if r, err = client.Open(ctx, "/log"); err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+		}
+		want := 10 * (i + 1)
+		if n, err := r.WithContext(ctx).ReadAt(buf, 0); n != want || !errors.Is(err, io.EOF) {
+			t.Fatalf("after append %d: %d bytes, %v; want %d and the end", i, n, err, want)
+		}
+		if n, err := r.WithContext(ctx).ReadAt(buf[:10], 3<<20); n != 0 || !errors.Is(err, io.EOF) {
+			t.Fatalf("beyond the end: %d bytes, %v", n, err)
+		}
 	}
 }
 
@@ -228,26 +256,9 @@ func TestHeartbeatsAndEventsAreOnTheBus(t *testing.T) {
 	c := clustertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	nc, err := nats.Connect(c.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	heartbeats, err := nc.SubscribeSync("cairn.*.heartbeat.>")
-	if err != nil {
-		t.Fatal(err)
-	}
-	events, err := nc.SubscribeSync("cairn.*.event.>")
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics, err := nc.SubscribeSync("cairn.*.metrics.>")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	heartbeats := subscribe(t, c.URL(), "cairn.*.heartbeat.>")
+	events := subscribe(t, c.URL(), "cairn.*.event.>")
+	metrics := subscribe(t, c.URL(), "cairn.*.metrics.>")
 	if err := c.Client().WriteFile(ctx, "/f", []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +347,7 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	c := clustertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	client := c.Client()
+	client := c.Client(clientlib.WithTimeout(time.Second)) // what Close, which has no context, waits for
 	f := mustCreate(ctx, t, client, "/f")
 	if _, err := f.Append(ctx, []byte("x")); err != nil {
 		t.Fatal(err)
@@ -380,4 +391,22 @@ func mustCreate(ctx context.Context, t testing.TB, client *clientlib.Client, nam
 	}
 	t.Cleanup(func() { _ = f.Close() })
 	return f
+}
+
+// subscribe listens on the bus as any NATS client can.
+func subscribe(t testing.TB, url, subject string) *nats.Subscription {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	sub, err := nc.SubscribeSync(subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return sub
 }

@@ -167,13 +167,23 @@ func (c *Cluster) take(name string) *Process {
 	return p
 }
 
-// Close ends every process, the last started first. What they stored stays.
+// Close ends every process, NATS last. What they stored stays. The master goes before the chunkservers: it would take
+// each that stops for lost.
 func (c *Cluster) Close() error {
 	var failed []error
-	for _, name := range slices.Backward(c.Names()) {
+	for _, name := range c.stopOrder() {
 		failed = append(failed, c.Stop(name))
 	}
 	return errors.Join(failed...)
+}
+
+// stopOrder is the order of the start, but for NATS, which comes first there and last here.
+func (c *Cluster) stopOrder() []string {
+	names := c.Names()
+	if len(names) == 0 {
+		return nil
+	}
+	return append(names[1:], names[0])
 }
 
 // Build builds the cairn command into dir and returns its path: for tests that run it as separate processes.
