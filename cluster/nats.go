@@ -21,7 +21,7 @@ type NATS struct{ server *server.Server }
 // StartNATS runs a NATS server that listens on listen (HOST:PORT; port 0 picks a free one). An address beyond
 // loopback is refused unless insecure is set.
 func StartNATS(listen string, insecure bool, log *logrus.Entry) (*NATS, error) {
-	host, port, err := checkListen(listen, insecure)
+	host, port, err := CheckListen(listen, insecure)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +61,9 @@ func (n *NATS) Close() {
 	n.server.WaitForShutdown()
 }
 
-// checkListen splits a listen address and refuses one beyond loopback unless insecure is set: nothing that Cairn
+// CheckListen splits a listen address and refuses one beyond loopback unless insecure is set: nothing that Cairn
 // speaks is authenticated yet.
-func checkListen(address string, insecure bool) (host string, port int, err error) {
+func CheckListen(address string, insecure bool) (host string, port int, err error) {
 	host, portText, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", 0, gfs.Errorf(gfs.CodeInvalid, "listen address %q: want HOST:PORT, as in 127.0.0.1:4222", address)

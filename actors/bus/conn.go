@@ -192,6 +192,10 @@ func (c *Conn) Close() {
 	c.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
+		// Without a connection there is nothing to flush into, and the wait would be for nothing.
+		if !c.nc.IsConnected() {
+			cancel()
+		}
 		if err := c.nc.FlushWithContext(ctx); err != nil {
 			c.log.WithFields(logrus.Fields{"url": c.address, "err": err}).Debug("nats closed without flush")
 		}

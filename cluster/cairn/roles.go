@@ -111,6 +111,9 @@ func (a *app) chunkserverCommand() *cobra.Command {
 			if len(cfg.Dirs) == 0 {
 				return usagef("a chunkserver needs --data: %s", cmd.UseLine())
 			}
+			if _, _, err := cluster.CheckListen(cfg.Listen, cfg.Insecure); err != nil {
+				return err
+			}
 			cfg.Cluster, cfg.NATS, cfg.Log = a.cluster, a.natsURL, a.logger()
 			s, err := chunkserver.Start(cmd.Context(), cfg)
 			if err != nil {
