@@ -2,6 +2,7 @@ package clientlib
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -71,8 +72,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 			gfs.ErrUnavailable, url, err)
 	}
 	if err := c.findMaster(ctx); err != nil {
-		c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
 	"os"
 	"time"
 
@@ -20,16 +19,19 @@ func Example() {
 	defer cancel()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222")
 	if err != nil {
-		log.Fatal(err) // says what to start
+		fmt.Println(err) // says what to start
+		return
 	}
 	defer client.Close()
 
 	if err := client.WriteFile(ctx, "/greeting", []byte("hello"), 0o644); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	data, err := client.ReadFile(ctx, "/greeting")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(string(data))
 }
@@ -40,21 +42,25 @@ func ExampleFile_Append() {
 	ctx := context.Background()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	file, err := client.OpenFile(ctx, "/events", os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer file.Close()
 
 	offset, err := file.Append(ctx, []byte("something happened\n"))
 	if errors.Is(err, clientlib.ErrOutcomeUnknown) {
-		log.Fatal("the record may or may not be there: ", err)
+		fmt.Println("the record may or may not be there: ", err)
+		return
 	}
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println("the record begins at", offset)
 }
@@ -64,12 +70,14 @@ func ExampleFile_AppendAsync() {
 	ctx := context.Background()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	file, err := client.Create(ctx, "/log", clientlib.WithReplicas(2))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer file.Close()
 
@@ -79,11 +87,13 @@ func ExampleFile_AppendAsync() {
 	}
 	for _, one := range pending {
 		if _, err := one.Wait(ctx); err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 	}
 	if err := file.Sync(ctx); err != nil { // on disk at every replica
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 }
 
@@ -92,19 +102,22 @@ func ExampleFile_Write() {
 	ctx := context.Background()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	file, err := client.OpenFile(ctx, "/copy", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	_, err = io.Copy(file, os.Stdin)
 	if closed := file.Close(); err == nil {
 		err = closed
 	}
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 }
 
@@ -113,7 +126,8 @@ func ExampleClient_FS() {
 	ctx := context.Background()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222", clientlib.WithCluster("local"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	err = fs.WalkDir(client.FS(ctx), ".", func(path string, entry fs.DirEntry, err error) error {
@@ -124,7 +138,8 @@ func ExampleClient_FS() {
 		return nil
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 }
 
@@ -133,12 +148,14 @@ func ExampleClient_Locations() {
 	ctx := context.Background()
 	client, err := clientlib.Connect(ctx, "nats://127.0.0.1:4222")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	chunks, err := client.Locations(ctx, "/big", 0, 1<<30)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for _, chunk := range chunks {
 		fmt.Println(chunk.Offset, chunk.Length, chunk.Servers[0].Addr)

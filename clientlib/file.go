@@ -2,7 +2,6 @@ package clientlib
 
 import (
 	"context"
-	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -228,8 +227,3 @@ func (f *openFile) checkOpen() error {
 
 // appending reports whether writes are record appends.
 func (f *openFile) appending() bool { return f.flag&os.O_APPEND != 0 }
-
-// isContextEnd reports whether err is the end of a context.
-func isContextEnd(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
-}

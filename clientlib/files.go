@@ -81,13 +81,21 @@ func (c *Client) ReadFile(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	info, err := file.Stat(ctx)
+	data, err := file.WithContext(ctx).readAll()
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	return data, err
+}
+
+// readAll reads what the file holds now.
+func (f *File) readAll() ([]byte, error) {
+	info, err := f.Stat(f.ctx)
 	if err != nil {
 		return nil, err
 	}
 	data := make([]byte, info.Size())
-	n, err := file.WithContext(ctx).ReadAt(data, 0)
+	n, err := f.ReadAt(data, 0)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func withReason(ended, last error) error {
 	if last == nil || errors.Is(last, context.Canceled) || errors.Is(last, context.DeadlineExceeded) {
 		return ended
 	}
-	return fmt.Errorf("%w (last: %v)", ended, last)
+	return fmt.Errorf("%w (last: %w)", ended, last)
 }
 
 // pause waits before the next attempt, longer each time, with jitter. The error, if any, ends the call.
