@@ -51,6 +51,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 }
 
 func TestReaderObeysItsContract(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c := p.connect()
 	data := pattern(gfs.BlockSize+5000, 1)
@@ -123,6 +124,7 @@ func TestHolesReadAsZeros(t *testing.T) {
 }
 
 func TestCallsEndWithTheirContext(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c := p.connect()
 	mustWrite(t, c, "/file", pattern(1000, 1))
@@ -170,6 +172,7 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 }
 
 func TestCallsEndWithoutProgress(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c := p.connect(WithTimeout(700 * time.Millisecond))
 	mustWrite(t, c, "/file", pattern(1000, 1))

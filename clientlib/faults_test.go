@@ -257,6 +257,7 @@ func TestCorruptOnEveryReplica(t *testing.T) {
 }
 
 func TestEndIsAskedOfThePrimary(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c, other := p.connect(), p.connect()
 	writer, err := c.Create(t.Context(), "/file")
@@ -283,6 +284,7 @@ func TestEndIsAskedOfThePrimary(t *testing.T) {
 }
 
 func TestReadsGoOnWithoutAMaster(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c := p.connect()
 	data := pattern(3<<20, 2)
@@ -421,6 +423,7 @@ func TestReplacedMasterIsAskedAgain(t *testing.T) {
 }
 
 func TestNATSComesBack(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	c := p.connect()
 	p.restartNATS()
@@ -466,6 +469,7 @@ func TestManySmallWritesAreJoined(t *testing.T) {
 // TestFollowerReadsNoZeros follows a file that is being written across a chunk's end: what a reader gets is what was
 // written, never a hole where bytes are still on their way.
 func TestFollowerReadsNoZeros(t *testing.T) {
+	t.Parallel()
 	p := newPeers(t, 3)
 	for _, s := range p.servers {
 		var first time.Time

@@ -17,6 +17,7 @@ import (
 )
 
 func TestConnectSaysWhatToStart(t *testing.T) {
+	t.Parallel()
 	start := time.Now()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

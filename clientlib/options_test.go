@@ -57,6 +57,7 @@ func TestOptionsAreChecked(t *testing.T) {
 
 // TestTLS connects to a NATS server that insists on TLS, with its certificate and without.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
