@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // testHandler serves one store and records what it is handed.
 type testHandler struct {
 	store     *store.Store
-	endKnown  gfs.Version
+	endKnown  atomic.Uint64
 	mutations chan *Mutation
 	corrupt   chan string
 	opened    chan *Upstream
@@ -35,7 +36,7 @@ type testHandler struct {
 
 func (h *testHandler) Replica(handle gfs.ChunkHandle) (*store.Replica, gfs.Version, error) {
 	r, err := h.store.Get(handle)
-	return r, h.endKnown, err
+	return r, gfs.Version(h.endKnown.Load()), err
 }
 func (h *testHandler) Orphaned() bool                               { return false }
 func (h *testHandler) Corrupt(_ gfs.ChunkHandle, detail string)     { h.corrupt <- detail }
@@ -211,7 +212,7 @@ func TestReadsSayWhatTheReplicaIs(t *testing.T) {
 			t.Errorf("%s: %v", name, reply)
 		}
 	}
-	h.endKnown = testVersion
+	h.endKnown.Store(uint64(testVersion))
 	if reply, data := p.read(&pb.Read{Offset: 400, Length: 1000}); !reply.EndKnown || len(data) != 100 {
 		t.Errorf("the end: %v with %d bytes", reply, len(data))
 	}
