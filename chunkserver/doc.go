@@ -7,6 +7,7 @@
 //	mutation/   the order of a chunk's mutations, pure
 //	dataplane/  raw TCP: connections, reads, chain streams
 //	chunk_*.go  the actor of a chunk that is open for mutation, by what it does: as primary, as secondary, orders, close
+//	handler.go  what the data plane and the pipelines hand to the actors
 //	pipeline.go the goroutine that forwards and applies one chunk's mutations in one version
 //	reconcile.go bringing the members of a configuration to the primary's state
 //	heartbeat_actor.go, orders.go, telling.go  the conversation with the masters over NATS
