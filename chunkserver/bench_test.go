@@ -86,3 +86,45 @@ func BenchmarkChainAppend(b *testing.B) {
 		wg.Wait()
 	}
 }
+
+// BenchmarkRead reads settled blocks in requests of 1 MiB, two ahead, checked by the reader;
+// and single blocks all over the chunk, four ahead.
+func BenchmarkRead(b *testing.B) {
+	r := newRig(b, 1)
+	version := r.create(1, 0)
+	c := dial(b, r.servers[0].Addr())
+	const total, piece = 32 << 20, 1 << 20
+	for offset := int64(0); offset < total; offset += piece {
+		must(b, c.write(1, version, offset, pattern(uint64(offset), piece)))
+	}
+	read := func(b *testing.B, bytes int64, ahead int, at func(int) int64) {
+		b.SetBytes(bytes)
+		b.ReportAllocs()
+		slots := make(chan struct{}, ahead)
+		buffer := make([]byte, bytes)
+		var done sync.WaitGroup
+		for i := range b.N {
+			slots <- struct{}{}
+			done.Add(1)
+			offset := at(i)
+			c.send(wire.OpRead, &pb.Read{Handle: 1, Version: uint64(version), Offset: offset, Length: bytes}, func(h wire.Header, in *wire.Reader) error {
+				defer done.Done()
+				var reply pb.ReadReply
+				err := in.Decode(&reply)
+				if err == nil {
+					err = in.Payload(buffer[:h.PayloadBytes])
+				}
+				if err == nil {
+					err = wire.Verify(reply.Checksums, offset, buffer[:h.PayloadBytes])
+				}
+				<-slots
+				return err
+			})
+		}
+		done.Wait()
+	}
+	b.Run("stream", func(b *testing.B) { read(b, piece, 2, func(i int) int64 { return int64(i) * piece % total }) })
+	b.Run("random64K", func(b *testing.B) {
+		read(b, gfs.BlockSize, 4, func(i int) int64 { return int64(i*7919) % (total / gfs.BlockSize) * gfs.BlockSize })
+	})
+}
