@@ -39,6 +39,7 @@ type chunk struct {
 	version  gfs.Version // in which role holds; of a bystander, in which it last did
 	members  []*pb.Server
 	position int
+	synced   bool // every mutation is to be durable before it is acknowledged
 
 	order     *mutation.Primary[*dataplane.Mutation] // kept by a fenced primary: it may be granted the next version too
 	follow    mutation.Secondary

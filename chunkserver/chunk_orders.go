@@ -118,7 +118,7 @@ func (c *chunk) onCreate(order *pb.CreateOrder, reply actors.Reply[*pb.OrderRepl
 				c.finish()
 				return
 			}
-			c.version, c.used = gfs.Version(order.Version), c.cs.now()
+			c.version, c.used, c.synced = gfs.Version(order.Version), c.cs.now(), order.Synced
 			c.order = mutation.NewPrimary[*dataplane.Mutation](c.cs.now(), 0, new(mutation.Table), false)
 			c.order.Freeze()
 			configuration := configuration{version: c.version, members: order.Members, synced: order.Synced, fresh: true}
@@ -225,7 +225,7 @@ func (c *chunk) becomePrimary(a *activation, held gfs.Version) {
 	} else {
 		c.replies = c.order.Reopen(alone, c.replies)
 	}
-	c.role, c.version, c.members, c.position = primary, a.version, a.members, 0
+	c.role, c.version, c.members, c.position, c.synced = primary, a.version, a.members, 0, a.synced
 	c.below, c.owedBelow, c.complaint = 0, false, nil
 	c.used, c.ticked = now, -1
 	a.replica.SetCommit(a.length)

@@ -26,6 +26,7 @@ func (c *chunk) onMutate(m *dataplane.Mutation) {
 	}
 	now := c.cs.now()
 	c.used = now
+	m.Request.Sync = m.Request.Sync || c.synced
 	if c.lease != nil {
 		c.lease.mutated.Store(true)
 	}
@@ -44,9 +45,11 @@ func (c *chunk) onMutate(m *dataplane.Mutation) {
 }
 
 // notPrimary sends clients to the master.
-func (c *chunk) notPrimary() error {
-	return gfs.Errorf(gfs.CodeNotPrimary, "chunkserver %s is not the primary of chunk %s: ask the master for it", c.cs.ID(), c.handle)
+func (cs *Chunkserver) notPrimary(handle gfs.ChunkHandle) error {
+	return gfs.Errorf(gfs.CodeNotPrimary, "chunkserver %s is not the primary of chunk %s: ask the master for it", cs.ID(), handle)
 }
+
+func (c *chunk) notPrimary() error { return c.cs.notPrimary(c.handle) }
 
 // refusal says why a mutation of a version is not for this server.
 func (c *chunk) refusal(version gfs.Version) error {

@@ -39,7 +39,11 @@ func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 		c.finish()
 		return
 	}
-	if err := c.mayJoin(version); err != nil {
+	err := c.mayJoin(version)
+	if called := open.Members[open.Position].Id; err == nil && called != string(c.cs.ID()) {
+		err = gfs.Errorf(gfs.CodeInvalid, "the chain wants chunkserver %s, this is %s: its address is another's now", called, c.cs.ID())
+	}
+	if err != nil {
 		up.Opened(openedError(err, ""))
 		c.finish()
 		return

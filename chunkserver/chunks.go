@@ -43,15 +43,15 @@ func (m mutate) Do(c *chunk) {
 // routed is any other command that goes through the table.
 type routed func(*chunk)
 
-// Do runs the command.
+// Do is the command's turn.
 func (r routed) Do(c *chunk) {
 	c.routed++
 	r(c)
 }
 
-// send queues a command to a chunk's actor. cmd is a mutate or a routed, which are counted, so that an actor leaves
-// only when nothing is on its way to it.
-func (t *chunkTable) send(handle gfs.ChunkHandle, cmd actors.Command[*chunk]) {
+// send queues a command to a chunk's actor. Such commands are counted, so that an actor leaves only when nothing is on
+// its way to it.
+func (t *chunkTable) send(handle gfs.ChunkHandle, cmd routed) {
 	t.mu.RLock()
 	if e := t.chunks[handle]; e != nil {
 		e.routed.Add(1)
@@ -70,6 +70,19 @@ func (t *chunkTable) send(handle gfs.ChunkHandle, cmd actors.Command[*chunk]) {
 	}
 	e.routed.Add(1)
 	e.ref.Send(cmd)
+}
+
+// sendMutation queues a mutation to its chunk's actor, if there is one.
+func (t *chunkTable) sendMutation(m *dataplane.Mutation) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	e := t.chunks[m.Handle]
+	if e == nil {
+		return false
+	}
+	e.routed.Add(1)
+	e.ref.Send(mutate{m})
+	return true
 }
 
 // primaryIn is the version in which this server is the open primary of a chunk, or 0.
@@ -104,7 +117,7 @@ func (t *chunkTable) all() []*chunkEntry {
 	return entries
 }
 
-// Len is the number of chunks with an actor.
+// len is the number of chunks with an actor.
 func (t *chunkTable) len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

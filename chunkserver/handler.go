@@ -28,8 +28,12 @@ func (h handler) Orphaned() bool { return h.cs.orphaned() }
 
 func (h handler) Corrupt(handle gfs.ChunkHandle, detail string) { h.cs.tellCorrupt(handle, detail) }
 
+// Mutate spares itself an actor where there is none: then this server is nobody's primary.
 func (h handler) Mutate(m *dataplane.Mutation) {
-	h.cs.chunks.send(m.Handle, mutate{m})
+	if !h.cs.chunks.sendMutation(m) {
+		m.ReleaseData()
+		m.Reply(0, 0, h.cs.notPrimary(m.Handle))
+	}
 }
 
 func (h handler) Digest(request *pb.Digest, reply func(*pb.DigestReply)) {

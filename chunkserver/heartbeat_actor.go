@@ -32,8 +32,12 @@ type heartbeat struct {
 	acked     uint64          // number of the last full inventory that a master acknowledged
 	sending   bool            // a full inventory is under way
 	measured  time.Time
+	swept     time.Time
 	timer     *actors.Timer
 }
+
+// Stopped ends the heartbeats.
+func (h *heartbeat) Stopped() { h.timer.Stop() }
 
 const (
 	// sliceEntries is how many replicas a heartbeat states: a million are audited in an hour.
@@ -42,6 +46,11 @@ const (
 	inventoryTimeout = 5 * time.Second
 	// inventoryTries is how often a page is sent before the inventory is given up, until the master asks again.
 	inventoryTries = 3
+	// trashTime is how long the files of deleted replicas are kept, unless less than 1/scarceSpace of the capacity is
+	// free; sweepInterval is the pause between looks.
+	trashTime     = 24 * time.Hour
+	scarceSpace   = 20
+	sweepInterval = time.Minute
 )
 
 // beat is sent each second.
@@ -51,6 +60,10 @@ func (h *heartbeat) beat() {
 	if now.Sub(h.measured) >= gfs.MetricsInterval {
 		h.measured = now
 		h.cs.network.Go(h.cs.publishMetrics)
+	}
+	if now.Sub(h.swept) >= sweepInterval {
+		h.swept = now
+		h.cs.disk.Go(h.cs.sweepTrash)
 	}
 	if h.beating {
 		return // the disk or the master is slow: one at a time
@@ -74,6 +87,20 @@ func (cs *Chunkserver) fillHeartbeat(message *pb.Heartbeat, from gfs.ChunkHandle
 	message.Leases = cs.leases.heartbeat()
 	message.MutationsInFlight = uint32(cs.server.InFlight())
 	message.Slice = cs.inventoryPage(from, sliceEntries)
+}
+
+// sweepTrash unlinks the files of replicas that were deleted long ago, or all of them when space is scarce.
+func (cs *Chunkserver) sweepTrash() {
+	before := cs.now()
+	if capacity, _, free := cs.store.Space(); free >= capacity/scarceSpace {
+		before = before.Add(-trashTime)
+	}
+	freed, err := cs.store.Sweep(before)
+	if err != nil {
+		cs.log.WithError(err).Warn("trash not swept")
+	} else if freed > 0 {
+		cs.log.WithField("bytes", freed).Info("trash swept")
+	}
 }
 
 // inventoryPage states the replicas from a handle on.

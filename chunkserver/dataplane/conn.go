@@ -60,7 +60,7 @@ func newConn(s *Server, tcp *net.TCPConn) (*conn, error) {
 		bytes:    newWindow(math.MaxInt, gfs.MaxConnectionBytes),
 		held:     newWindow(gfs.MaxChainWindowFrames, gfs.MaxChainWindowBytes),
 	}
-	c.reads = reader{conn: c, writer: wire.NewWriter(tcp)}
+	c.reads = reader{conn: c, frames: wire.NewWriter(tcp), heads: wire.NewWriter(moreWriter{raw})}
 	return c, nil
 }
 

@@ -15,7 +15,8 @@ import (
 // is copied before anything is sent, so that an error is still an answer.
 type reader struct {
 	conn    *conn
-	writer  *wire.Writer
+	frames  *wire.Writer
+	heads   *wire.Writer // of frames that sendfile ends
 	request pb.Read
 	reply   pb.ReadReply
 	sums    []uint32
@@ -155,13 +156,13 @@ func (r *reader) send(h wire.Header, p plan, head, tail *Buffer) error {
 	}
 	answer := wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}
 	if p.settledFrom == p.settledTo {
-		return r.writer.Frame(answer, &r.reply, bytesOf(head), bytesOf(tail))
+		return r.frames.Frame(answer, &r.reply, bytesOf(head), bytesOf(tail))
 	}
-	if err := r.writer.Head(answer, &r.reply, int(p.to-p.from)); err != nil {
+	if err := r.heads.Head(answer, &r.reply, int(p.to-p.from)); err != nil {
 		return err
 	}
 	if head != nil {
-		if _, err := c.tcp.Write(head.Data); err != nil {
+		if _, err := (moreWriter{c.raw}).Write(head.Data); err != nil {
 			return err
 		}
 	}

@@ -44,3 +44,32 @@ func sendfile(socket syscall.RawConn, file *os.File, offset int64, n int) error 
 	}
 	return err
 }
+
+// moreWriter writes to a socket what sendfile will follow at once: the kernel keeps it for the same packet, and the
+// reader is woken once.
+type moreWriter struct{ socket syscall.RawConn }
+
+// Write obeys the connection's write deadline.
+func (w moreWriter) Write(p []byte) (int, error) {
+	done := 0
+	var failed error
+	err := w.socket.Write(func(fd uintptr) bool {
+		for done < len(p) {
+			n, err := unix.SendmsgN(int(fd), p[done:], nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+			switch {
+			case err == unix.EINTR:
+			case err == unix.EAGAIN:
+				return false
+			case err != nil:
+				failed = os.NewSyscallError("sendmsg", err)
+				return true
+			}
+			done += max(n, 0)
+		}
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return done, err
+}
