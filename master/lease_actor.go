@@ -79,6 +79,9 @@ func (s *leaseShell) carry() {
 		answer(a)
 	}
 	for _, e := range out.Events {
+		s.log.WithFields(logrus.Fields{
+			"actor": "lease", "chunk": s.handle, "version": s.core.Logged().Version, "about": e.Server, "detail": e.Detail,
+		}).Info(e.Kind)
 		s.event(&pb.Event{
 			Kind: e.Kind, Server: string(e.Server), Chunk: s.handle.String(), Version: s.core.Logged().Version.String(), Detail: e.Detail,
 		})

@@ -146,7 +146,8 @@ type census struct {
 	tell     []registry.Replica // good, up and not left out
 	suspects []registry.Replica // good but for a suspicion, and up
 	sound    int                // good ones, up or not
-	unheard  int                // members that this master never heard of
+	unheard  int                // members that this master never heard of, but for the next
+	accused  int                // members that it never heard of and somebody else complained of
 	missing  int                // good ones that are down or left out, without a complaint
 	suspect  int                // suspects, up or not
 	down     []string
@@ -182,7 +183,9 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			accusedUnheard--
 		}
 	}
-	s.unheard = max(0, c.logged.Members-s.sound-s.suspect-accusedUnheard)
+	absent := max(0, c.logged.Members-s.sound-s.suspect)
+	s.accused = min(absent, accusedUnheard)
+	s.unheard = absent - s.accused
 	s.tell = s.tell[:min(len(s.tell), gfs.MaxReplicas)]
 	return s
 }
@@ -195,14 +198,15 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	s := c.count(replicas)
 	graceRuns := now.Before(c.episode.began.Add(Grace))
 	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && s.missing+s.unheard > 0
-	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace))
+	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace)) ||
+		s.accused > 0 && now.Before(c.cfg.ActingSince.Add(AccusedGrace))
 	switch {
 	case graceRuns && (tooFew || unheard):
 		c.phase = Waiting
 		c.deadline = now.Add(pollInterval)
 	case len(s.tell) > 0:
 		c.prepare(s.tell, false, now)
-	case len(s.suspects) > 0 && s.sound == 0 && s.unheard == 0:
+	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused == 0:
 		c.prepare(s.suspects, true, now)
 	default:
 		c.giveUp(c.nobodyLeft(s))
@@ -214,8 +218,8 @@ func (c *Chunk) nobodyLeft(s census) error {
 	if len(s.down) > 0 {
 		why = append(why, "down: "+strings.Join(s.down, ", "))
 	}
-	if s.unheard > 0 {
-		why = append(why, fmt.Sprintf("never heard of: %d", s.unheard))
+	if unheard := s.unheard + s.accused; unheard > 0 {
+		why = append(why, fmt.Sprintf("never heard of: %d", unheard))
 	}
 	if reasons := c.reasons(); reasons != "" {
 		why = append(why, reasons)

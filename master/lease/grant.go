@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -92,7 +93,11 @@ func (c *Chunk) granted(length int64, now time.Time) {
 			State: gfs.ReplicaMember, Marked: true,
 		})
 	}
-	c.event(messages.EventLeaseGranted, c.attempt.primary.ID, "%d members", len(c.attempt.members))
+	detail := fmt.Sprintf("%d members", len(c.attempt.members))
+	if reasons := c.reasons(); reasons != "" {
+		detail += ", left out: " + reasons
+	}
+	c.event(messages.EventLeaseGranted, c.attempt.primary.ID, "%s", detail)
 	c.open(c.attempt.primary, c.attempt.members, now)
 }
 

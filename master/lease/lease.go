@@ -15,6 +15,9 @@ const (
 	// Grace is how long members that were not complained of are waited for before they are left out, when too
 	// few others remain.
 	Grace = 10 * time.Second
+	// AccusedGrace is how long after it began to act a master waits to hear of an accused at all, so that one that
+	// does answer stays a member: two heartbeats.
+	AccusedGrace = 2 * gfs.HeartbeatInterval
 	// AccusedSilence is what an accused has to answer a Prepare: it was silent to somebody already.
 	AccusedSilence = 200 * time.Millisecond
 	// CreateTimeout is what all members together have to make an empty replica.
