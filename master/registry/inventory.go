@@ -17,8 +17,21 @@ func (i inventory) active(now time.Time) bool {
 	return i.underWay && now.Sub(i.began) < inventoryPatience
 }
 
+// lastHandle is the end of a page's range; nothing follows the last page, whatever it says.
+func lastHandle(page *pb.InventoryPage) gfs.ChunkHandle {
+	if page.GetLast() {
+		return math.MaxUint64
+	}
+	return gfs.ChunkHandle(page.GetLastHandle())
+}
+
+// repeats reports whether a page is the one that was recorded last, sent again.
+func (i inventory) repeats(page *pb.InventoryPage) bool {
+	return i.number == page.GetInventory() && i.page == page.GetPage()+1 && i.next == lastHandle(page)+1
+}
+
 // Inventory records one page of a full inventory and reports whether it was the last, so that what the server holds
-// is now known. Pages come in order and leave no handle out; a page that does not follow ends the inventory, and the
+// is now known. Pages come in order and leave no handle out; a page may be sent again until the next one is; one that does not follow ends the inventory, and the
 // next heartbeat's reply asks for another. Errors are CodeInvalid, CodeWrongIncarnation (also for a server whose
 // heartbeat was never heard), and CodeConflict for a page out of order.
 func (r *Registry) Inventory(page *pb.InventoryPage, now time.Time) (complete bool, err error) {
@@ -41,22 +54,22 @@ func (r *Registry) Inventory(page *pb.InventoryPage, now time.Time) (complete bo
 	}
 	want := s.receiving
 	first := gfs.ChunkHandle(page.GetFirstHandle())
+	if want.repeats(page) {
+		return page.GetLast(), nil // its acknowledgement was lost
+	}
 	if !want.underWay || want.number != page.GetInventory() || want.page != page.GetPage() || first > max(want.next, 1) {
 		s.receiving, s.wanted = inventory{}, true
 		return false, gfs.Errorf(gfs.CodeConflict, "inventory %d of server %s: page %d from chunk %s does not follow; begin again",
 			page.GetInventory(), s.ID, page.GetPage(), first)
 	}
-	last := gfs.ChunkHandle(page.GetLastHandle())
-	if page.GetLast() {
-		last = math.MaxUint64 // nothing follows, whatever the page says its range is
-	}
+	last := lastHandle(page)
 	r.applyPage(s, page, last)
 	s.receiving.page++
 	s.receiving.next = last + 1
 	if !page.GetLast() {
 		return false, nil
 	}
-	s.receiving, s.wanted, s.inventoried = inventory{}, false, true
+	s.receiving.underWay, s.wanted, s.inventoried = false, false, true
 	return true, nil
 }
 
