@@ -88,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.demoCommand(), a.devCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
-		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(),
+		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
 	)
 	return root
 }

@@ -46,6 +46,7 @@ var folders = map[string]string{
 	"cluster/faults":          "faults injected into disks and connections",
 	"cluster/chaos":           "faults on real processes",
 	"cluster/bench":           "benchmarks",
+	"cluster/bench/limits":    "the machine's raw limits",
 	"cluster/house":           "tests about the code itself",
 	"cluster/tools":           "the tools' own module",
 	"cluster/tools/protogen":  "code for the .proto files",
