@@ -16,6 +16,10 @@ const (
 	maxPause   = 400 * time.Millisecond
 )
 
+// tooFewPatience is how long a call waits for chunkservers to come up that nobody may have started: those that
+// restart are back within a moment.
+const tooFewPatience = 5 * time.Second
+
 // patience bounds the attempts of one call: by the caller's context, by the client's life, and by the client's
 // timeout without progress. It is not safe for concurrent use.
 type patience struct {
@@ -24,6 +28,7 @@ type patience struct {
 	limit    time.Duration
 	deadline time.Time
 	attempts int
+	tooFew   time.Time // since when too few chunkservers are up for the call, zero while that is not known
 }
 
 // patience begins a call under ctx.
@@ -37,6 +42,7 @@ func (c *Client) patience(ctx context.Context) *patience {
 func (p *patience) progress() {
 	p.deadline = time.Now().Add(p.limit)
 	p.attempts = 0
+	p.tooFew = time.Time{}
 }
 
 // left is how long the call may still go on without progress.
@@ -49,6 +55,8 @@ func (p *patience) ended(last error) error {
 		return errClientClosed()
 	case p.ctx.Err() != nil:
 		return withReason(context.Cause(p.ctx), last)
+	case errors.Is(last, gfs.ErrTooFewServers) && p.tooFewLongEnough():
+		return fmt.Errorf("%w (for %v)", last, tooFewPatience)
 	case p.left() > 0:
 		return nil
 	case last == nil:
@@ -57,6 +65,14 @@ func (p *patience) ended(last error) error {
 		return fmt.Errorf("%w (no progress for %v)", last, p.limit)
 	}
 	return fmt.Errorf("%w: no progress for %v: %w", gfs.ErrUnavailable, p.limit, last)
+}
+
+// tooFewLongEnough reports whether too few chunkservers have been up for tooFewPatience; the first call begins the time.
+func (p *patience) tooFewLongEnough() bool {
+	if p.tooFew.IsZero() {
+		p.tooFew = time.Now()
+	}
+	return time.Since(p.tooFew) >= tooFewPatience
 }
 
 // withReason adds what went wrong last to the end of a context.

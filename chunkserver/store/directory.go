@@ -61,7 +61,7 @@ func lockDirectory(path string, cfg *Config) (*directory, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, gfs.Errorf(gfs.CodeExist, "data directory %s is in use by a running chunkserver: stop it or name another directory", path)
+			return nil, gfs.Errorf(gfs.CodeInUse, "data directory %s belongs to a running chunkserver: stop it or name another directory", path)
 		}
 		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
 	}

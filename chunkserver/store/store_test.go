@@ -76,7 +76,7 @@ func TestTwinIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, Config{Dirs: []string{dir}})
 	_, err := Open(Config{Dirs: []string{dir}, Cluster: "c"})
-	wantCode(t, err, gfs.CodeExist)
+	wantCode(t, err, gfs.CodeInUse)
 	if !strings.Contains(err.Error(), "running") {
 		t.Fatalf("%v does not say what is wrong", err)
 	}

@@ -90,7 +90,7 @@ func claimFolder(dir string, want identity) (*os.File, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, gfs.Errorf(gfs.CodeBusy, "folder %s is in use by another master process: stop it, or use another folder", dir)
+			return nil, gfs.Errorf(gfs.CodeInUse, "folder %s belongs to a running master: stop it, or use another folder", dir)
 		}
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}

@@ -270,7 +270,7 @@ func TestFolderIsGuarded(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
-	refuse("a twin", gfs.ErrBusy, func(*Config) {})
+	refuse("a twin", gfs.ErrInUse, func(*Config) {})
 	mustClose(t, l)
 	refuse("another cluster", gfs.ErrWrongCluster, func(c *Config) { c.Cluster = "other" })
 	refuse("another master", os.ErrInvalid, func(c *Config) { c.ID = "m2" })

@@ -136,9 +136,9 @@ func tooFew(up, full, avoided, want int) error {
 			are(up), avoided, replicas(want), want-(up-full-avoided))
 	}
 	if want == 1 {
-		return gfs.Errorf(gfs.CodeUnavailable, "no chunkserver is up, 1 replica wanted: start one")
+		return gfs.Errorf(gfs.CodeTooFewServers, "no chunkserver is up, 1 replica wanted: start one")
 	}
-	return gfs.Errorf(gfs.CodeUnavailable, "%s up, %s wanted: start %d more or create the file with fewer replicas",
+	return gfs.Errorf(gfs.CodeTooFewServers, "%s up, %s wanted: start %d more or create the file with fewer replicas",
 		are(up), replicas(want), want-up)
 }
 

@@ -41,6 +41,8 @@ const (
 	CodeSessionEnded
 	CodeWrongCluster
 	CodeInternal
+	CodeInUse
+	CodeTooFewServers
 	codeCount
 )
 
@@ -94,6 +96,10 @@ var (
 	ErrSessionEnded = errors.New("client session ended")
 	// ErrWrongCluster means that a chunkserver or a folder belongs to another cluster.
 	ErrWrongCluster = errors.New("belongs to another cluster")
+	// ErrInUse means that another running process has the folder.
+	ErrInUse = errors.New("in use")
+	// ErrTooFewServers means that fewer chunkservers are up than a chunk wants replicas. It is an ErrUnavailable.
+	ErrTooFewServers = errors.New("too few chunkservers")
 	// ErrInternal is a bug or an error that has no code.
 	ErrInternal = errors.New("internal error")
 )
@@ -135,6 +141,8 @@ var errorTable = [codeCount]errorRow{
 	CodeSessionEnded:     {"session_ended", ErrSessionEnded, nil, GiveUp},
 	CodeWrongCluster:     {"wrong_cluster", ErrWrongCluster, nil, GiveUp},
 	CodeInternal:         {"internal", ErrInternal, nil, GiveUp},
+	CodeInUse:            {"in_use", ErrInUse, nil, GiveUp},
+	CodeTooFewServers:    {"too_few_servers", ErrTooFewServers, ErrUnavailable, Retry},
 }
 
 func (c Code) row() errorRow {
@@ -193,10 +201,15 @@ func CodeOf(err error) Code {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return CodeOutcomeUnknown
 	}
-	// From the last code down: ENOTEMPTY also matches fs.ErrExist, whose code comes first.
+	// From the last code down: ENOTEMPTY also matches fs.ErrExist, whose code comes first. Twins may be another
+	// row's sentinel, so they come after all sentinels.
 	for code := codeCount - 1; code > CodeNone; code-- {
-		row := errorTable[code]
-		if errors.Is(err, row.sentinel) || row.twin != nil && errors.Is(err, row.twin) {
+		if errors.Is(err, errorTable[code].sentinel) {
+			return code
+		}
+	}
+	for code := codeCount - 1; code > CodeNone; code-- {
+		if twin := errorTable[code].twin; twin != nil && errors.Is(err, twin) {
 			return code
 		}
 	}
