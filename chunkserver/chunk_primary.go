@@ -132,7 +132,7 @@ func (c *chunk) committed() {
 // onTickDue tells the secondaries the commit length unless a frame has done so meanwhile.
 func (c *chunk) onTickDue() {
 	c.ticking = false
-	if c.role == primary && c.order != nil && c.pipe.down != nil && c.ticked < c.order.Commit() {
+	if c.role == primary && c.order != nil && c.pipe != nil && c.pipe.down != nil && c.ticked < c.order.Commit() {
 		c.ticked = c.order.Commit()
 		c.pipe.put(pipelineItem{tick: c.ticked})
 	}

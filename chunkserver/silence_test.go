@@ -3,6 +3,7 @@ package chunkserver_test
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 type mute struct {
 	listener net.Listener
 	busy     bool
+	signs    atomic.Int64  // of life, sent
+	closing  chan struct{} // the primary has asked to close
 	wg       sync.WaitGroup
 }
 
@@ -25,7 +28,7 @@ func newMute(t *testing.T, busy bool) *mute {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &mute{listener: listener, busy: busy}
+	m := &mute{listener: listener, busy: busy, closing: make(chan struct{}, 1)}
 	m.wg.Go(func() {
 		for {
 			tcp, err := listener.Accept()
@@ -54,6 +57,9 @@ func (m *mute) serve(tcp net.Conn) {
 		if in.Discard() != nil {
 			return
 		}
+		if h.Op == wire.OpChainClose {
+			m.closing <- struct{}{}
+		}
 		if h.Op != wire.OpChainOpen {
 			continue
 		}
@@ -66,6 +72,7 @@ func (m *mute) serve(tcp net.Conn) {
 					write.Lock()
 					err = out.Frame(wire.Header{Op: wire.OpChainAck}, &pb.ChainAck{Busy: true})
 					write.Unlock()
+					m.signs.Add(1)
 				}
 			})
 		}
@@ -163,4 +170,23 @@ func TestOrphanedServerSaysSo(t *testing.T) {
 			t.Fatal("never orphaned")
 		}
 	}
+}
+
+// TestSignsOfLifeWhileClosing: a primary that closes has given up its order of mutations, and its successor may still
+// say that it is alive.
+func TestSignsOfLifeWhileClosing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	busy := newMute(t, true)
+	first := r.create(3, 0)
+	version := r.nextVersion()
+	if _, err := r.prepare(0, 3, version, first); err != nil {
+		t.Fatal(err)
+	}
+	r.grantTo(3, version, []*pb.Server{r.member(0), busy.member()})
+	<-busy.closing
+	for before := busy.signs.Load(); busy.signs.Load() < before+3; <-time.After(10 * time.Millisecond) {
+	}
+	r.reconfigure(3, version, 0)
+	must(t, dial(t, r.servers[0].Addr()).append(3, gfs.NewVersion(1, r.attempt.Load()), 1, 1, []byte("still here")))
 }
