@@ -34,10 +34,10 @@ type Server struct {
 	requests *window // of clients, on all connections together
 	quiet    logLimit
 
-	closing atomic.Bool
-	wg      sync.WaitGroup
-	mu      sync.Mutex
-	conns   map[*conn]struct{}
+	done  chan struct{} // closed by Close
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	conns map[*conn]struct{}
 
 	counters Counters
 }
@@ -72,6 +72,7 @@ func Listen(cfg Config) (*Server, error) {
 		log:      cfg.Log,
 		requests: newWindow(gfs.MaxInFlightRequests, gfs.MaxRequestBufferBytes),
 		conns:    make(map[*conn]struct{}),
+		done:     make(chan struct{}),
 	}
 	s.wg.Go(s.accept)
 	return s, nil
@@ -102,9 +103,14 @@ func (s *Server) Counters() *Counters { return &s.counters }
 // InFlight is the number of clients' requests accepted and not yet answered.
 func (s *Server) InFlight() int { return s.requests.inUse() }
 
-// Close ends the listener and all connections and waits for their goroutines. Replies that come later are dropped.
+// Close ends the listener and all connections and waits for their goroutines. Replies that come later are dropped. It
+// is idempotent.
 func (s *Server) Close() error {
-	s.closing.Store(true)
+	s.mu.Lock()
+	if !s.closed() {
+		close(s.done)
+	}
+	s.mu.Unlock()
 	err := s.listener.Close()
 	s.requests.close()
 	s.mu.Lock()
@@ -119,17 +125,29 @@ func (s *Server) Close() error {
 	return err
 }
 
+func (s *Server) closed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s *Server) accept() {
 	pause := time.Millisecond
 	for {
 		tcp, err := s.listener.Accept()
 		if err != nil {
-			if s.closing.Load() {
+			if s.closed() {
 				return
 			}
 			// Out of file descriptors, most likely: what is open goes on, and room may come.
 			s.quiet.warn(s.log.WithError(err), "cannot accept a data connection")
-			time.Sleep(pause)
+			select {
+			case <-time.After(pause):
+			case <-s.done:
+			}
 			pause = min(2*pause, time.Second)
 			continue
 		}
@@ -145,7 +163,7 @@ func (s *Server) accept() {
 func (s *Server) start(tcp *net.TCPConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Load() {
+	if s.closed() {
 		return false
 	}
 	if len(s.conns) >= gfs.MaxConnections {
