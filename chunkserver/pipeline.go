@@ -163,8 +163,8 @@ func (p *pipeline) carryOut(a *dataplane.Apply) {
 	}
 	if err != nil {
 		p.broken = true
+		p.events.applyFailed(p, err) // first: the stream that ends next would be blamed on the successor
 		p.stopForwarding()
-		p.events.applyFailed(p, err)
 		return
 	}
 	p.events.applied(p, a.Last())

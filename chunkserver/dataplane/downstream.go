@@ -42,7 +42,7 @@ type Downstream struct {
 // silence, and then the stream is dropped.
 const streamWriteTimeout = 30 * time.Second
 
-// Dial connects to a member's data plane. It ends with ctx. The error is gfs.CodeUnavailable.
+// dial connects to a member's data plane. It ends with ctx. The error is gfs.CodeUnavailable.
 func dial(ctx context.Context, address string) (*net.TCPConn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", address)

@@ -1,0 +1,89 @@
+package chunkserver_test
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+)
+
+// rot flips a byte of a replica's data behind its server's back.
+func (r *rig) rot(i int, handle gfs.ChunkHandle, offset int64) {
+	r.t.Helper()
+	found := false
+	err := filepath.WalkDir(r.dirs[i], func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, handle.String()) {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		var b [1]byte
+		if _, err := f.ReadAt(b[:], offset); err != nil {
+			return err
+		}
+		b[0] ^= 0x10
+		found = true
+		_, err = f.WriteAt(b[:], offset)
+		return err
+	})
+	if err != nil || !found {
+		r.t.Fatalf("no data file of chunk %s at server %d: %v", handle, i, err)
+	}
+}
+
+func TestRottenBlockIsNeitherServedNorWrittenInto(t *testing.T) {
+	const handle = gfs.ChunkHandle(4)
+	for _, rotten := range []int{0, 1} {
+		r := newRig(t, 3)
+		version := r.create(handle, 0, 1, 2)
+		c := dial(t, r.servers[0].Addr())
+		data := pattern(1, 3*gfs.BlockSize)
+		must(t, c.write(handle, version, 0, data))
+		dial(t, r.servers[rotten].Addr()).readAll(handle, version, int64(len(data))) // it knows that all is committed
+		r.rot(rotten, handle, gfs.BlockSize+100)
+
+		reply, _ := dial(t, r.servers[rotten].Addr()).read(&pb.Read{Handle: uint64(handle), Offset: gfs.BlockSize + 1, Length: 10})
+		if gfs.Code(reply.Code) != gfs.CodeCorrupt {
+			t.Fatalf("server %d served a rotten block: %v", rotten, reply)
+		}
+		corrupt := receive(t, r.reports, "report of corruption", func(m *pb.Report) bool { return m.Kind == pb.Report_CORRUPT })
+		if corrupt.Handle != uint64(handle) || corrupt.Accused != string(r.servers[rotten].ID()) {
+			t.Fatalf("reported %v", corrupt)
+		}
+
+		// A write into the middle of the block cannot be applied there.
+		piece := []byte("not on rotten ground")
+		answer := c.write(handle, version, gfs.BlockSize+50, piece)
+		report := receive(t, r.reports, "report", func(m *pb.Report) bool { return m.Kind != pb.Report_CORRUPT })
+		if report.Accused != string(r.servers[rotten].ID()) {
+			t.Fatalf("reported %v, want server %d accused", report, rotten)
+		}
+		members := []int{0, 2}
+		if rotten == 0 {
+			if got := <-answer; !errors.Is(got.err, gfs.ErrCorrupt) {
+				t.Fatalf("the rotten primary answered %+v", got)
+			}
+			members = []int{1, 2}
+		}
+		next := r.reconfigure(handle, version, members...)
+		if rotten == 0 {
+			answer = dial(t, r.servers[1].Addr()).write(handle, next, gfs.BlockSize+50, piece)
+		}
+		must(t, answer)
+		copy(data[gfs.BlockSize+50:], piece)
+		for _, i := range members {
+			if got := dial(t, r.servers[i].Addr()).readAll(handle, next, int64(len(data))); !bytes.Equal(got, data) {
+				t.Fatalf("server %d holds other bytes", i)
+			}
+		}
+	}
+}
