@@ -234,17 +234,27 @@ func (c *chunk) onSuccessorLost(err error) {
 	}
 }
 
-// onApplyFailed ends the version because this server's disk cannot go on.
+// onApplyFailed ends the version because this server's disk cannot go on. A full disk is told to whoever wrote, and
+// the members stay as they are; otherwise the chunk goes on without this server, and clients find out where.
 func (c *chunk) onApplyFailed(err error) {
 	c.log.WithError(err).WithField("version", c.version.String()).Error("mutation not applied")
+	full := gfs.CodeOf(err) == gfs.CodeNoSpace
+	answer := c.notPrimary()
+	if full {
+		answer = err
+	}
 	switch c.role {
 	case secondary:
 		c.accuse(c.cs.ID(), err.Error())
 	case primary:
 		c.freeze()
-		c.endOrder(err)
-		c.complainAbout(c.cs.ID(), pb.Report_UNREACHABLE, err.Error())
+		c.endOrder(answer)
+		if full {
+			c.complainAbout("", pb.Report_RENEW, err.Error())
+		} else {
+			c.complainAbout(c.cs.ID(), pb.Report_UNREACHABLE, err.Error())
+		}
 	case bystander:
-		c.endOrder(err)
+		c.endOrder(answer)
 	}
 }

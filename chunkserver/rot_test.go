@@ -69,7 +69,7 @@ func TestRottenBlockIsNeitherServedNorWrittenInto(t *testing.T) {
 		}
 		members := []int{0, 2}
 		if rotten == 0 {
-			if got := <-answer; !errors.Is(got.err, gfs.ErrCorrupt) {
+			if got := <-answer; !errors.Is(got.err, gfs.ErrNotPrimary) {
 				t.Fatalf("the rotten primary answered %+v", got)
 			}
 			members = []int{1, 2}
