@@ -47,8 +47,9 @@ type rig struct {
 	heartbeats chan *pb.Heartbeat
 	pages      chan *pb.InventoryPage
 	wantPages  atomic.Bool
-	silent     atomic.Bool // the master answers no heartbeat
-	logged     sync.Map    // handle to version, both as numbers
+	silent     atomic.Bool  // the master answers no heartbeat
+	skipped    atomic.Int64 // time.Duration that the servers' clocks are ahead
+	logged     sync.Map     // handle to version, both as numbers
 }
 
 func testLog(t testing.TB) *logrus.Entry {
@@ -152,6 +153,7 @@ func (r *rig) start(i int) *chunkserver.Chunkserver {
 	r.t.Helper()
 	cs, err := chunkserver.Start(context.Background(), chunkserver.Config{
 		Dirs: []string{r.dirs[i]}, Cluster: testCluster, NATS: r.url, Log: testLog(r.t).WithField("n", i),
+		Clock: func() time.Time { return time.Now().Add(time.Duration(r.skipped.Load())) },
 		Crash: func(err error) { r.t.Errorf("crash: %v", err) },
 	})
 	if err != nil {
@@ -161,6 +163,9 @@ func (r *rig) start(i int) *chunkserver.Chunkserver {
 	r.t.Cleanup(func() { cs.Close() })
 	return cs
 }
+
+// skip moves the servers' clocks on.
+func (r *rig) skip(d time.Duration) { r.skipped.Add(int64(d)) }
 
 func (r *rig) stop(i int) {
 	r.t.Helper()

@@ -162,6 +162,7 @@ func TestOrphanedServerSaysSo(t *testing.T) {
 		t.Fatal("orphaned while a master answers")
 	}
 	r.silent.Store(true)
+	r.skip(gfs.OrphanSilence)
 	for deadline := time.Now().Add(3 * gfs.OrphanSilence); ; <-time.After(50 * time.Millisecond) {
 		if reply, _ := c.read(&pb.Read{Handle: 3}); reply.Orphaned {
 			return
@@ -184,6 +185,7 @@ func TestSignsOfLifeWhileClosing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.grantTo(3, version, []*pb.Server{r.member(0), busy.member()})
+	r.skip(gfs.CloseAfterIdle)
 	<-busy.closing
 	for before := busy.signs.Load(); busy.signs.Load() < before+3; <-time.After(10 * time.Millisecond) {
 	}
