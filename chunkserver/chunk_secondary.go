@@ -15,13 +15,13 @@ import (
 // onChainOpen is the order of a predecessor to take part in a version.
 func (c *chunk) onChainOpen(open *pb.ChainOpen, up *dataplane.Upstream) {
 	refuse := func(err error) {
-		up.Opened(openedError(err, ""))
+		up.Opened(openedError(err))
 	}
 	c.queue(func() { c.openChain(open, up) }, refuse)
 }
 
-func openedError(err error, accused string) *pb.ChainOpened {
-	return &pb.ChainOpened{Code: uint32(gfs.CodeOf(err)), Detail: err.Error(), Accused: accused}
+func openedError(err error) *pb.ChainOpened {
+	return &pb.ChainOpened{Code: uint32(gfs.CodeOf(err)), Detail: err.Error()}
 }
 
 // chainJoin is what a member finds out when its chain is opened.
@@ -35,7 +35,7 @@ type chainJoin struct {
 func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 	version := gfs.Version(open.Version)
 	if c.version == version && c.role == secondary && c.follow.Started() {
-		up.Opened(openedError(gfs.Errorf(gfs.CodeConflict, "version %s of chunk %s has mutations already", version, c.handle), ""))
+		up.Opened(openedError(gfs.Errorf(gfs.CodeConflict, "version %s of chunk %s has mutations already", version, c.handle)))
 		c.finish()
 		return
 	}
@@ -44,7 +44,7 @@ func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 		err = gfs.Errorf(gfs.CodeInvalid, "the chain wants chunkserver %s, this is %s: its address is another's now", called, c.cs.ID())
 	}
 	if err != nil {
-		up.Opened(openedError(err, ""))
+		up.Opened(openedError(err))
 		c.finish()
 		return
 	}
@@ -55,10 +55,10 @@ func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 		c.work(c.cs.network, func(ctx context.Context) error { return join.run(ctx, c.cs, open) }, func(err error) {
 			defer c.finish()
 			if err != nil {
-				join.answer = openedError(err, "")
+				join.answer = openedError(err)
 			}
 			if c.overtaken {
-				join.answer = openedError(gfs.Errorf(gfs.CodeStaleVersion, "version %s of chunk %s was overtaken by another", version, c.handle), "")
+				join.answer = openedError(gfs.Errorf(gfs.CodeStaleVersion, "version %s of chunk %s was overtaken by another", version, c.handle))
 			}
 			if join.answer.Code != 0 || len(join.answer.Differing) > 0 {
 				if join.down != nil {

@@ -106,17 +106,6 @@ func (t *chunkTable) retire(e *chunkEntry, seen int64) bool {
 	return true
 }
 
-// all is every entry at present.
-func (t *chunkTable) all() []*chunkEntry {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	entries := make([]*chunkEntry, 0, len(t.chunks))
-	for _, e := range t.chunks {
-		entries = append(entries, e)
-	}
-	return entries
-}
-
 // len is the number of chunks with an actor.
 func (t *chunkTable) len() int {
 	t.mu.RLock()

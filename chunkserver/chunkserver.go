@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -105,8 +106,7 @@ func Start(ctx context.Context, cfg Config) (*Chunkserver, error) {
 		return nil, err
 	}
 	if err := cs.start(ctx); err != nil {
-		cs.Close()
-		return nil, err
+		return nil, errors.Join(err, cs.Close())
 	}
 	cs.log.WithFields(logrus.Fields{"address": cs.self.Address, "rack": cs.cfg.Rack, "host": cs.cfg.Host, "chunks": cs.store.Len()}).
 		Info("chunkserver started")
@@ -213,7 +213,7 @@ func (cs *Chunkserver) close() error {
 	}
 	cs.cancel()
 	if cs.server != nil {
-		cs.server.Close() // the listener's error says nothing that anybody could act on
+		_ = cs.server.Close() // the listener's error says nothing that anybody could act on
 	}
 	if cs.network != nil {
 		cs.network.Stop()

@@ -63,7 +63,7 @@ type asker[T any] struct {
 	since time.Time
 }
 
-// Outcome of Submit.
+// Submitted is what Submit made of a request.
 type Submitted uint8
 
 // Refused, or known already: the Reply is the answer. Queued: the data are wanted, the answer comes later. Joined: an

@@ -32,7 +32,6 @@ const (
 // directory is one of the server's data directories.
 type directory struct {
 	path  string
-	boot  string // see Config.Boot
 	lock  *os.File
 	index *index
 	fault faultFunc

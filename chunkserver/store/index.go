@@ -162,8 +162,7 @@ func openIndex(path string, fault faultFunc, noSync bool) (*index, error) {
 		return nil
 	})
 	if err != nil {
-		db.Close()
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	return x, nil
 }
