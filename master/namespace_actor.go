@@ -102,7 +102,7 @@ func (c beginActing) Do(s *namespaceShell) {
 	s.end(errNotActing())
 	s.period = c.period
 	s.registry.Send(registryActs{period: c.period, limit: s.view().NextHandle()})
-	s.scanner.Send(scannerActs{c.period})
+	s.scanner.Send(scannerActs(c))
 	s.reserveHandles()
 }
 

@@ -68,9 +68,6 @@ type counters struct {
 	leaseActors                           atomic.Int64
 }
 
-// isActing reports whether this master acts in p, and still in p.
-func (v *services) isActing(p *period) bool { return p != nil && v.acting.Load() == p }
-
 func errNotActing() error {
 	return gfs.Errorf(gfs.CodeNotActing, "this master does not act: ask again, the acting one answers")
 }

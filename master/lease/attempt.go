@@ -114,7 +114,7 @@ func (c *Chunk) locate() {
 }
 
 // retry goes on with another attempt, unless there were too many.
-func (c *Chunk) retry(now time.Time) {
+func (c *Chunk) retry() {
 	if c.episode.attempts >= maxAttempts {
 		c.giveUp(gfs.Errorf(gfs.CodeUnavailable, "chunk %s: no configuration after %d attempts (%s)",
 			c.cfg.Handle, c.episode.attempts, c.reasons()))
@@ -267,7 +267,7 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		return
 	case answer.Err != nil:
 		c.leaveOut(t.member().process(), fmt.Sprintf("refused to prepare: %v", answer.Err))
-		c.retry(now)
+		c.retry()
 		return
 	case answer.Busy:
 		t.sign = now
@@ -277,7 +277,7 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		// A definite answer, so nobody waits for better news. It has promised a version that is never logged.
 		c.episode.accuse(server)
 		c.leaveOut(t.member().process(), why)
-		c.retry(now)
+		c.retry()
 		return
 	}
 	t.answered, t.length = true, answer.Length
@@ -316,7 +316,7 @@ func (c *Chunk) leaveOutSilent(now time.Time) {
 			c.leaveOut(t.member().process(), "is silent")
 		}
 	}
-	c.retry(now)
+	c.retry()
 }
 
 // choose picks the primary among those that answered, which is all that were told, and proposes the record.
@@ -348,7 +348,7 @@ func (c *Chunk) keepOnly(best *told, now time.Time) {
 		}
 	}
 	c.event(messages.EventChunkSuspect, best.replica.ID, "every replica is suspect: %d bytes of this one are taken, unsynced writes may be lost", best.length)
-	c.retry(now)
+	c.retry()
 }
 
 // choosePrimary prefers the old primary, then the longest replica; one that was accused or failed as a primary

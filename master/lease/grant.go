@@ -79,7 +79,7 @@ func (c *Chunk) GrantAnswered(server gfs.ServerID, version gfs.Version, answer G
 		if unreachable(answer.Err) {
 			c.leaveOut(c.attempt.primary.process(), "could not be made the primary: "+answer.Err.Error())
 		}
-		c.retry(now)
+		c.retry()
 	default:
 		c.granted(answer.Length, now)
 	}
@@ -117,18 +117,18 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID, now time.Time) {
 	i := slices.IndexFunc(c.attempt.told, func(t told) bool { return t.replica.ID == accused })
 	if i < 0 || accused == primary.ID {
 		c.episode.notPrimary[primary.ID] = true
-		c.retry(now)
+		c.retry()
 		return
 	}
 	few := len(c.attempt.members)-1 < min(2, max(1, c.logged.Replicas))
 	if few && !c.episode.notPrimary[primary.ID] {
 		c.episode.notPrimary[primary.ID] = true
-		c.retry(now)
+		c.retry()
 		return
 	}
 	c.episode.accuse(accused)
 	c.leaveOut(c.attempt.told[i].member().process(), "could not be brought in by "+string(primary.ID))
-	c.retry(now)
+	c.retry()
 }
 
 // open begins a lease and answers who waits.

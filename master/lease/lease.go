@@ -237,7 +237,7 @@ func (c *Chunk) Tick(now time.Time) {
 		c.leaveOutSilent(now)
 	case Granting:
 		c.leaveOut(c.attempt.primary.process(), "did not finish its grant in "+GrantTimeout.String())
-		c.retry(now)
+		c.retry()
 	case Open:
 		c.begin(now)
 	}
@@ -321,12 +321,12 @@ func (c *Chunk) ServerDown(server gfs.ServerID, incarnation gfs.Incarnation, now
 	case Preparing:
 		if c.attempt.waitsFor(dead) {
 			c.leaveOut(dead, "went down")
-			c.retry(now)
+			c.retry()
 		}
 	case Granting:
 		if c.attempt.primary.process() == dead {
 			c.leaveOut(dead, "went down")
-			c.retry(now)
+			c.retry()
 		}
 	case Open:
 		if c.primary.process() == dead {

@@ -151,7 +151,7 @@ func (p page) remove(at place, owned bool) page {
 // room, and takes other memory if less than half of it would be used.
 func (p page) splice(from, to int, with []byte, owned bool) page {
 	n := len(p) - (to - from) + len(with)
-	q := p
+	var q page
 	if !owned || n > cap(p) || n < cap(p)/2 {
 		q = slices.Grow(page(nil), n)[:n]
 		copy(q, p[:from])

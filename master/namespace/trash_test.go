@@ -53,9 +53,9 @@ func TestTrash(t *testing.T) {
 		return mustApply(t, s, r)
 	}
 	mkdir(t, s, "/a")
-	older, newer := create(t, s, "/a/f"), gfs.FileID(0)
+	older := create(t, s, "/a/f")
 	at(removing("/a/f", false, false), 10)
-	newer = create(t, s, "/a/f")
+	newer := create(t, s, "/a/f")
 	at(removing("/a/f", false, false), 20)
 	var trash []TrashEntry
 	for e := range s.View().Trash() {

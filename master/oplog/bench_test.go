@@ -105,7 +105,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 	}
 	b.Run("load", func(b *testing.B) {
 		for b.Loop() {
-			_, err := readCheckpoint(path, func(loaded iter.Seq2[Page, error]) error {
+			err := readCheckpoint(path, func(loaded iter.Seq2[Page, error]) error {
 				for _, err := range loaded {
 					if err != nil {
 						return err

@@ -165,14 +165,14 @@ func writeTotals(tx *bolt.Tx, sums totals) error {
 
 // readCheckpoint maps the bolt file at path into memory, checks all of it, and then hands its pages to restore.
 // Damage is gfs.CodeCorrupt and found before restore is called; a newer format is gfs.CodeInvalid.
-func readCheckpoint(path string, restore func(iter.Seq2[Page, error]) error) (sums totals, err error) {
+func readCheckpoint(path string, restore func(iter.Seq2[Page, error]) error) (err error) {
 	db, err := openCheckpoint(path)
 	if err != nil {
-		return totals{}, err
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	err = db.View(func(tx *bolt.Tx) error {
-		if sums, err = verifyCheckpoint(tx); err != nil {
+	return db.View(func(tx *bolt.Tx) error {
+		if err := verifyCheckpoint(tx); err != nil {
 			return err
 		}
 		return restore(func(yield func(Page, error) bool) {
@@ -184,7 +184,6 @@ func readCheckpoint(path string, restore func(iter.Seq2[Page, error]) error) (su
 			}
 		})
 	})
-	return sums, err
 }
 
 func openCheckpoint(path string) (db *bolt.DB, err error) {
@@ -198,37 +197,38 @@ func openCheckpoint(path string) (db *bolt.DB, err error) {
 }
 
 // verifyCheckpoint reads every page once.
-func verifyCheckpoint(tx *bolt.Tx) (sums totals, err error) {
+func verifyCheckpoint(tx *bolt.Tx) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer corruptOnPanic(&err)
 	meta, pages := tx.Bucket(metaBucket()), tx.Bucket(pagesBucket())
 	if meta == nil || pages == nil || string(meta.Get([]byte("magic"))) != checkpointMagic {
-		return sums, gfs.Errorf(gfs.CodeCorrupt, "not a complete checkpoint: its totals are missing")
+		return gfs.Errorf(gfs.CodeCorrupt, "not a complete checkpoint: its totals are missing")
 	}
 	format, count, sum := meta.Get([]byte("format")), meta.Get([]byte("pages")), meta.Get([]byte("crc32c"))
 	if len(format) != 4 || len(count) != 8 || len(sum) != 4 {
-		return sums, gfs.Errorf(gfs.CodeCorrupt, "the checkpoint's totals are damaged")
+		return gfs.Errorf(gfs.CodeCorrupt, "the checkpoint's totals are damaged")
 	}
 	if number := binary.LittleEndian.Uint32(format); number > checkpointFormat {
-		return sums, gfs.Errorf(gfs.CodeInvalid, "checkpoint of format %d: this program knows up to %d; run a newer one", number, checkpointFormat)
+		return gfs.Errorf(gfs.CodeInvalid, "checkpoint of format %d: this program knows up to %d; run a newer one", number, checkpointFormat)
 	}
+	var sums totals
 	cursor := pages.Cursor()
 	for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
 		if len(value) < pageCRCBytes {
-			return sums, gfs.Errorf(gfs.CodeCorrupt, "checkpoint value at key %x has no checksum", key)
+			return gfs.Errorf(gfs.CodeCorrupt, "checkpoint value at key %x has no checksum", key)
 		}
 		if want, got := binary.LittleEndian.Uint32(value), pageCRC(key, value[pageCRCBytes:]); want != got {
-			return sums, gfs.Errorf(gfs.CodeCorrupt, "checkpoint value at key %x has CRC32C %08x, it was written with %08x", key, got, want)
+			return gfs.Errorf(gfs.CodeCorrupt, "checkpoint value at key %x has CRC32C %08x, it was written with %08x", key, got, want)
 		}
 		sums.add(value[:pageCRCBytes])
 	}
 	if want := binary.LittleEndian.Uint64(count); sums.pages != want {
-		return sums, gfs.Errorf(gfs.CodeCorrupt, "checkpoint holds %d pages, it was written with %d", sums.pages, want)
+		return gfs.Errorf(gfs.CodeCorrupt, "checkpoint holds %d pages, it was written with %d", sums.pages, want)
 	}
 	if want := binary.LittleEndian.Uint32(sum); sums.crc != want {
-		return sums, gfs.Errorf(gfs.CodeCorrupt, "checkpoint has CRC32C %08x over all pages, it was written with %08x", sums.crc, want)
+		return gfs.Errorf(gfs.CodeCorrupt, "checkpoint has CRC32C %08x over all pages, it was written with %08x", sums.crc, want)
 	}
-	return sums, nil
+	return nil
 }
 
 // corruptOnPanic is deferred around bolt's reading of a file that may be damaged: bolt asserts what it expects, and

@@ -160,7 +160,7 @@ func (v pagesView) Release() {}
 
 func readPages(path string) (pagesView, error) {
 	var out pagesView
-	_, err := readCheckpoint(path, func(pages iter.Seq2[Page, error]) error {
+	err := readCheckpoint(path, func(pages iter.Seq2[Page, error]) error {
 		for page, err := range pages {
 			if err != nil {
 				return err

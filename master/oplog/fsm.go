@@ -108,7 +108,7 @@ func (a *applier) Restore(content io.ReadCloser) error {
 	if !ok {
 		return gfs.Errorf(gfs.CodeInternal, "a checkpoint that did not come from the checkpoint store")
 	}
-	_, err := readCheckpoint(file.path, a.machine.Restore)
+	err := readCheckpoint(file.path, a.machine.Restore)
 	if err != nil {
 		err = fmt.Errorf("load checkpoint %s: %w", file.path, err)
 		if a.started.Load() {
