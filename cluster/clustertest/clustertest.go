@@ -1,7 +1,3 @@
-// Package clustertest starts a whole cluster inside a test, for programs that use clientlib: real NATS, a real
-// master, real chunkservers, real files, in one process and in a temporary directory.
-//
-// Stopping a part here is a stop in process; it does not show what kill -9 does.
 package clustertest
 
 import (
