@@ -152,8 +152,7 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	return WaitChunkservers(ctx, client, running)
+	return errors.Join(WaitChunkservers(ctx, client, running), client.Close())
 }
 
 // WaitChunkservers waits until the master counts at least want chunkservers as up.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -108,9 +107,13 @@ func replicaFiles(t testing.TB, dir string) (n int) {
 
 func TestTheGoToolchainsSourceInAndOut(t *testing.T) {
 	s, _ := newShell(t)
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.must("mkdir", "/src")
 	for _, name := range []string{"net", "runtime"} {
-		local := filepath.Join(runtime.GOROOT(), "src", name)
+		local := filepath.Join(strings.TrimSpace(string(root)), "src", name)
 		s.must("put", "-r", local, "/src")
 		back := filepath.Join(t.TempDir(), name)
 		s.must("get", "-r", "/src/"+name, back)

@@ -97,7 +97,7 @@ func (r *run) load(ctx context.Context) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	failed := make([]error, r.Producers+r.Readers)
+	failed := make([]error, r.Producers+r.Readers+1)
 	var wg sync.WaitGroup
 	for i := range r.Producers {
 		wg.Go(func() { failed[i] = r.produce(ctx, i) })
@@ -105,11 +105,11 @@ func (r *run) load(ctx context.Context) error {
 	for i := range r.Readers {
 		wg.Go(func() { failed[r.Producers+i] = r.follow(ctx) })
 	}
-	struck := r.strike(ctx)
+	failed[r.Producers+r.Readers] = r.strike(ctx)
 	r.stop.Store(true)
 	wg.Wait()
 	r.report.Acknowledged, r.report.LongestStall = len(r.acknowledged), r.longest
-	return errors.Join(append(failed, struck)...)
+	return errors.Join(failed...)
 }
 
 // strike does one fault after the other until the time is up, and leaves every process running.

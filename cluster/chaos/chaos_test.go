@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/cairnfs/cairn/cluster/chaos"
 	"github.com/cairnfs/cairn/cluster/processes"
 )
@@ -16,6 +18,8 @@ var (
 	duration = flag.Duration("chaos.duration", 10*time.Second, "how long the load of each run lasts")
 	seed     = flag.Uint64("chaos.seed", 1, "who is struck and when")
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // One chunkserver at a time is killed while producers append and readers read: nobody notices, nothing is lost.
 func TestChunkserversAreKilled(t *testing.T) {

@@ -9,9 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/cairnfs/cairn/cluster/demo"
 	"github.com/cairnfs/cairn/cluster/processes"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The demo is the README's first command: it runs here as a person would run it, with real processes.
 func TestDemo(t *testing.T) {

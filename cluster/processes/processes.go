@@ -31,7 +31,8 @@ type Process struct {
 // Start runs binary with args and waits until it prints a line `ready …` on stdout, or until ctx ends. The process's
 // stderr is copied to log, which may be nil. The name is used in errors only.
 func Start(ctx context.Context, log io.Writer, name, binary string, args ...string) (*Process, error) {
-	p := &Process{name: name, command: exec.Command(binary, args...), exited: make(chan struct{})}
+	command := exec.Command(binary, args...) //nolint:noctx // ctx bounds the start alone: the process runs until Stop or Kill
+	p := &Process{name: name, command: command, exited: make(chan struct{})}
 	if log == nil {
 		log = io.Discard
 	}
