@@ -285,7 +285,7 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		Server: server, Promised: version, Active: answer.Active, Length: answer.Length, State: answer.State, Marked: true,
 	})
 	if !slices.ContainsFunc(c.attempt.told, func(t told) bool { return !t.answered }) {
-		c.choose(now)
+		c.choose()
 	}
 }
 
@@ -320,11 +320,11 @@ func (c *Chunk) leaveOutSilent(now time.Time) {
 }
 
 // choose picks the primary among those that answered, which is all that were told, and proposes the record.
-func (c *Chunk) choose(now time.Time) {
+func (c *Chunk) choose() {
 	a := &c.attempt
 	primary := c.choosePrimary()
 	if a.suspect && len(a.told) > 1 {
-		c.keepOnly(primary, now)
+		c.keepOnly(primary)
 		return
 	}
 	members := make([]placement.Server, 0, len(a.told))
@@ -340,7 +340,7 @@ func (c *Chunk) choose(now time.Time) {
 
 // keepOnly goes on with the best of the suspects alone, in an attempt of its own: the others have promised this
 // one's version and would count for it once it is logged.
-func (c *Chunk) keepOnly(best *told, now time.Time) {
+func (c *Chunk) keepOnly(best *told) {
 	for i := range c.attempt.told {
 		if t := &c.attempt.told[i]; t != best {
 			c.episode.accuse(t.replica.ID)

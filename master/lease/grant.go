@@ -73,7 +73,7 @@ func (c *Chunk) GrantAnswered(server gfs.ServerID, version gfs.Version, answer G
 	case errors.Is(answer.Err, gfs.ErrStaleEpoch):
 		c.deposed()
 	case answer.Accused != "":
-		c.accusedByPrimary(answer.Accused, now)
+		c.accusedByPrimary(answer.Accused)
 	case answer.Err != nil:
 		c.episode.notPrimary[server] = true
 		if unreachable(answer.Err) {
@@ -112,7 +112,7 @@ func unreachable(err error) bool {
 
 // accusedByPrimary leaves out a member that answered the master but not its primary. Where that would leave too few,
 // it may be the primary whose network is at fault: another gets its chance first.
-func (c *Chunk) accusedByPrimary(accused gfs.ServerID, now time.Time) {
+func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 	primary := c.attempt.primary
 	i := slices.IndexFunc(c.attempt.told, func(t told) bool { return t.replica.ID == accused })
 	if i < 0 || accused == primary.ID {
