@@ -299,8 +299,8 @@ func sizeUnit(unit string) (shift int, known bool) {
 	if unit == "" || unit == "b" {
 		return 0, true
 	}
-	letter, rest := unit[:1], unit[1:]
-	return 10 * (strings.Index("kmgt", letter) + 1), strings.Contains("kmgt", letter) && (rest == "" || rest == "b" || rest == "ib")
+	power, rest := strings.IndexByte("kmgt", unit[0])+1, unit[1:]
+	return 10 * power, power > 0 && (rest == "" || rest == "b" || rest == "ib")
 }
 
 // Type names the flag's value in help texts.

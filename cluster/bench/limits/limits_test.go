@@ -26,8 +26,9 @@ const roleArgument = "limits-role"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == roleArgument {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		if err := Role(ctx, os.Args[2:], os.Stdout, os.Stderr); err != nil {
+		err := Role(ctx, os.Args[2:], os.Stdout, os.Stderr)
+		stop()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
