@@ -180,8 +180,8 @@ func (c *chunk) closingPulse(now time.Time) {
 	}
 }
 
-// closer makes replicas durable and drops their marks, all that wait together with one sync of the disk and one commit
-// of the index. It is safe for concurrent use.
+// closer makes replicas durable and drops their marks, all that wait together with one commit of the index. It is safe
+// for concurrent use.
 type closer struct {
 	store *store.Store
 
@@ -190,6 +190,9 @@ type closer struct {
 	running bool
 	wg      sync.WaitGroup
 }
+
+// maxSyncedAlone is how many replicas are synced one by one; above it, one sync of each disk costs less.
+const maxSyncedAlone = 8
 
 type closeRequest struct {
 	replica *store.Replica
@@ -228,7 +231,7 @@ func (k *closer) closeAll(batch []closeRequest) {
 	for i := range batch {
 		replicas[i] = batch[i].replica
 	}
-	err := k.store.SyncAll(replicas)
+	err := k.sync(replicas)
 	if err == nil {
 		err = k.store.Unmark(replicas)
 	}
@@ -242,6 +245,23 @@ func (k *closer) closeAll(batch []closeRequest) {
 			batch[i].done(nil)
 		}
 	}
+}
+
+// sync makes replicas durable: a few one by one, since one sync of the whole disk would also write what is being
+// mutated at the moment, and delay that; many together.
+func (k *closer) sync(replicas []*store.Replica) error {
+	if len(replicas) > maxSyncedAlone {
+		return k.store.SyncAll(replicas)
+	}
+	for _, r := range replicas {
+		if err := r.DiscardBeyondLength(); err != nil { // the space that was reserved
+			return err
+		}
+		if err := r.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wait returns when nothing is being closed. Nothing may be queued meanwhile.
