@@ -70,8 +70,9 @@ type counters struct {
 	corrupt atomic.Int64
 }
 
-// metricsMessage is the JSON of metrics.chunkserver.<id>. Names end in their unit; what has none is a number.
-type metricsMessage struct {
+// Metrics are a server's counters at one moment, and the JSON of metrics.chunkserver.<id>. Names end in their unit; what
+// has none is a number. Totals count since the process began.
+type Metrics struct {
 	Server        string `json:"server"`
 	Chunks        int    `json:"chunks"`
 	ChunksActive  int    `json:"chunks_active"`
@@ -93,10 +94,10 @@ type metricsMessage struct {
 	Orphaned      bool   `json:"orphaned"`
 }
 
-// publishMetrics publishes a snapshot for whoever listens.
-func (cs *Chunkserver) publishMetrics() {
+// Metrics is the server's counters at this moment. It waits for nobody.
+func (cs *Chunkserver) Metrics() Metrics {
 	n := cs.server.Counters()
-	m := metricsMessage{
+	m := Metrics{
 		Server: string(cs.ID()), Chunks: cs.store.Len(), ChunksActive: cs.chunks.len(), Leases: cs.leases.len(),
 		InFlight: cs.server.InFlight(), Connections: n.Connections.Load(), Malformed: n.Malformed.Load(),
 		Reads: n.Reads.Load(), ReadBytes: n.ReadBytes.Load(), SendfileBytes: n.SendfileBytes.Load(),
@@ -104,7 +105,12 @@ func (cs *Chunkserver) publishMetrics() {
 		ChainBytes: n.ChainBytes.Load(), CorruptBlocks: cs.counters.corrupt.Load(), Orphaned: cs.orphaned(),
 	}
 	m.CapacityBytes, m.UsedBytes, m.FreeBytes = cs.store.Space()
-	if err := bus.PublishJSON(cs.conn, cs.subjects.Metrics("chunkserver", string(cs.ID())), m); err != nil {
+	return m
+}
+
+// publishMetrics publishes a snapshot for whoever listens.
+func (cs *Chunkserver) publishMetrics() {
+	if err := bus.PublishJSON(cs.conn, cs.subjects.Metrics("chunkserver", string(cs.ID())), cs.Metrics()); err != nil {
 		cs.log.WithError(err).Debug("metrics not published")
 	}
 }

@@ -7,11 +7,14 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cairnfs/cairn/chunkserver"
 	"github.com/cairnfs/cairn/cluster"
+	"github.com/cairnfs/cairn/cluster/monitor"
 	"github.com/cairnfs/cairn/master"
 )
 
@@ -24,8 +27,9 @@ func (a *app) ready(ctx context.Context, what ...any) {
 func (a *app) devCommand() *cobra.Command {
 	var dir string
 	var chunkservers, masters, port int
+	var http httpFlag
 	cmd := &cobra.Command{
-		Use:   "dev [--data DIR] [--chunkservers N] [--port PORT]",
+		Use:   "dev [--data DIR] [--chunkservers N] [--port PORT] [--http PORT]",
 		Short: "Run a whole cluster in one process",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,14 +48,14 @@ func (a *app) devCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.ready(cmd.Context(), c.URL())
-			return c.Close()
+			return a.serve(cmd, &http, false, monitor.Config{Masters: c.Masters, Chunkservers: c.Chunkservers}, c.Close, c.URL())
 		},
 	}
 	cmd.Flags().StringVar(&dir, "data", ".cairn", "keep all data in `DIR`")
 	cmd.Flags().IntVar(&chunkservers, "chunkservers", 4, "how many chunkservers, on two racks")
 	cmd.Flags().IntVar(&masters, "masters", 1, "how many masters")
 	cmd.Flags().IntVar(&port, "port", 4222, "port of the NATS server on 127.0.0.1; 0 picks a free one")
+	http.add(cmd, masterHTTP)
 	return cmd
 }
 
@@ -79,6 +83,8 @@ func (a *app) natsCommand() *cobra.Command {
 
 func (a *app) masterCommand() *cobra.Command {
 	cfg := master.Config{}
+	var http httpFlag
+	var insecure bool
 	cmd := &cobra.Command{
 		Use:   "master --id ID --data DIR",
 		Short: "Run a master",
@@ -92,17 +98,20 @@ func (a *app) masterCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.ready(cmd.Context(), cfg.ID)
-			return m.Close()
+			parts := monitor.Config{Masters: func() []*master.Master { return []*master.Master{m} }}
+			return a.serve(cmd, &http, insecure, parts, m.Close, cfg.ID)
 		},
 	}
 	cmd.Flags().StringVar(&cfg.ID, "id", "", "the master's `ID`: m1, say")
 	cmd.Flags().StringVar(&cfg.Dir, "data", "", "keep the operation log and checkpoints in `DIR`")
+	http.add(cmd, masterHTTP)
+	insecureFlag(cmd, &insecure)
 	return cmd
 }
 
 func (a *app) chunkserverCommand() *cobra.Command {
 	cfg := chunkserver.Config{}
+	var http httpFlag
 	cmd := &cobra.Command{
 		Use:   "chunkserver --data DIR [--data DIR2 …]",
 		Short: "Run a chunkserver",
@@ -119,16 +128,67 @@ func (a *app) chunkserverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.ready(cmd.Context(), s.ID(), s.Addr())
-			return s.Close()
+			parts := monitor.Config{Chunkservers: func() []*chunkserver.Chunkserver { return []*chunkserver.Chunkserver{s} }}
+			return a.serve(cmd, &http, cfg.Insecure, parts, s.Close, s.ID(), s.Addr())
 		},
 	}
 	cmd.Flags().StringArrayVar(&cfg.Dirs, "data", nil, "keep replicas in `DIR`; several make one server over several disks")
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:7500", "listen for data on `HOST:PORT`; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.Advertise, "advertise", "", "tell others to connect to `HOST:PORT` instead")
 	cmd.Flags().StringVar(&cfg.Rack, "rack", "", "the rack's `NAME`: copies of a chunk go to different racks")
+	http.add(cmd, chunkserverHTTP)
 	insecureFlag(cmd, &cfg.Insecure)
 	return cmd
+}
+
+// Where metrics and health are served unless --http says otherwise.
+const (
+	masterHTTP      = "127.0.0.1:7480"
+	chunkserverHTTP = "127.0.0.1:7580"
+)
+
+// httpFlag is the flag --http.
+type httpFlag struct{ listen string }
+
+func (f *httpFlag) add(cmd *cobra.Command, otherwise string) {
+	cmd.Flags().StringVar(&f.listen, "http", otherwise,
+		"serve /metrics and /healthz on `HOST:PORT`, or on this port of 127.0.0.1; 0 picks a free one, \"\" serves none; the default is left out if it is taken")
+}
+
+// serve serves metrics and says that a role is ready, waits for the signal to stop, and stops the role.
+func (a *app) serve(cmd *cobra.Command, http *httpFlag, insecure bool, parts monitor.Config, stop func() error, what ...any) error {
+	server, err := a.serveHTTP(cmd, http, insecure, parts)
+	if err != nil {
+		return errors.Join(err, stop())
+	}
+	a.ready(cmd.Context(), what...)
+	if server == nil {
+		return stop()
+	}
+	return errors.Join(server.Close(), stop())
+}
+
+// serveHTTP returns nil where nothing is to be served: by wish, or since the default address is taken, as it is by the
+// second chunkserver of a machine. An address that was asked for must be free.
+func (a *app) serveHTTP(cmd *cobra.Command, http *httpFlag, insecure bool, parts monitor.Config) (*monitor.Server, error) {
+	if http.listen == "" {
+		return nil, nil
+	}
+	parts.Listen, parts.Insecure, parts.Log = http.listen, insecure, a.logger().WithField("role", cmd.Name())
+	if !strings.Contains(http.listen, ":") {
+		parts.Listen = net.JoinHostPort("127.0.0.1", http.listen)
+	}
+	server, err := monitor.Serve(parts)
+	switch {
+	case err != nil && !cmd.Flags().Changed("http") && errors.Is(err, syscall.EADDRINUSE):
+		parts.Log.WithField("address", parts.Listen).Info("no metrics: the address is taken, choose another with --http")
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case strings.HasSuffix(parts.Listen, ":0"):
+		fmt.Fprintf(a.stderr, "metrics %s/metrics\n", server.URL())
+	}
+	return server, nil
 }
 
 func insecureFlag(cmd *cobra.Command, insecure *bool) {

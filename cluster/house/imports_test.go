@@ -86,6 +86,7 @@ var libraries = []library{
 	{"github.com/nats-io/nats-server", []string{"cluster"}, true, "the bus is not a part of master, chunkserver or client"},
 	{"github.com/spf13", []string{"cluster/cairn"}, false, "flags are parsed by the command alone"},
 	{"github.com/vbauerster/mpb", []string{"cluster/cairn"}, false, "progress is shown by the command alone"},
+	{"github.com/prometheus/client_golang", []string{"cluster/monitor"}, true, "counters are plain numbers: one place shows them to Prometheus"},
 	{"pgregory.net/rapid", nil, true, "it tests and is not linked into programs"},
 	{"go.uber.org/goleak", []string{"cluster/clustertest"}, true, "it tests and is not linked into programs"},
 	{"testing", []string{"cluster/clustertest"}, true, "only the package that serves tests takes a testing.TB"},

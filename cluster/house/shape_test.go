@@ -42,6 +42,8 @@ var folders = map[string]string{
 	"cluster/clustertest":     "a whole cluster inside a test",
 	"cluster/demo":            "what cairn demo does",
 	"cluster/processes":       "a local cluster of separate processes",
+	"cluster/local":           "the same, for people: it outlives the command",
+	"cluster/monitor":         "metrics and health over HTTP",
 	"cluster/sim":             "simulation of the pure cores from a seed",
 	"cluster/faults":          "faults injected into disks and connections",
 	"cluster/chaos":           "faults on real processes",
