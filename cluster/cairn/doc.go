@@ -3,6 +3,7 @@
 //	cairn demo                     the whole system once, on free ports in a temporary directory
 //	cairn dev                      a cluster in one process
 //	cairn nats|master|chunkserver  one role as one process
+//	cairn local up|down|…          a cluster of such processes on this machine
 //	cairn put|get|cat|ls|…         files
 //
 // Exit status: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr that says what to do next.

@@ -86,7 +86,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.json, "json", false, "print facts as JSON, one object a line")
 	flags.BoolVar(&a.verbose, "verbose", false, "log to stderr what happens")
 	root.AddCommand(
-		a.demoCommand(), a.devCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
+		a.demoCommand(), a.devCommand(), a.localCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
 		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
 	)
@@ -107,14 +107,18 @@ func defaultUser() string {
 	return "nobody"
 }
 
-// logger writes to stderr: warnings and errors, with --verbose everything.
+// logger writes to stderr: warnings and errors, or from the level that CAIRN_LOG_LEVEL names, with --verbose everything.
 func (a *app) logger() *logrus.Entry {
 	log := logrus.New()
 	log.SetOutput(a.stderr)
-	log.SetLevel(logrus.WarnLevel)
-	if a.verbose {
-		log.SetLevel(logrus.DebugLevel)
+	level, err := logrus.ParseLevel(envOr("CAIRN_LOG_LEVEL", "warning"))
+	if err != nil {
+		level = logrus.WarnLevel
 	}
+	if a.verbose {
+		level = logrus.DebugLevel
+	}
+	log.SetLevel(level)
 	return logrus.NewEntry(log)
 }
 
