@@ -71,14 +71,21 @@ func (r *rig) waitReady(ctx context.Context) {
 
 // run runs the cairn command as a process and returns what it printed on stdout.
 func (r *rig) run(ctx context.Context, stdin io.Reader, args ...string) ([]byte, error) {
+	var out bytes.Buffer
+	err := r.runTo(ctx, stdin, &out, args...)
+	return out.Bytes(), err
+}
+
+// runTo runs the cairn command as a process; its stdout goes to out.
+func (r *rig) runTo(ctx context.Context, stdin io.Reader, out io.Writer, args ...string) error {
 	command := exec.CommandContext(ctx, r.binary, append([]string{"--nats", r.URL()}, args...)...)
-	var out, failed bytes.Buffer
-	command.Stdin, command.Stdout, command.Stderr = stdin, &out, &failed
+	var said bytes.Buffer
+	command.Stdin, command.Stdout, command.Stderr = stdin, out, &said
 	begin := time.Now()
 	if err := command.Run(); err != nil {
-		return out.Bytes(), fmt.Errorf("cairn %s, after %s: %w: %s", args, time.Since(begin).Round(time.Millisecond), err, failed.Bytes())
+		return fmt.Errorf("cairn %s, after %s: %w: %s", args, time.Since(begin).Round(time.Millisecond), err, said.Bytes())
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // must runs the cairn command, which has to succeed.
