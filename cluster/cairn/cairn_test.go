@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -194,6 +195,74 @@ func TestFileCommands(t *testing.T) {
 	}
 }
 
+func TestAttributes(t *testing.T) {
+	s, _ := newShell(t)
+	s.must("mkdir", "-p", "/a/b")
+	for _, name := range []string{"/a/one", "/a/b/two"} {
+		s.put(name, "hello\n")
+	}
+	s.must("chmod", "600", "/a/one")
+	s.must("chmod", "-R", "750", "/a/b")
+	s.must("chown", "-R", "ada:staff", "/a")
+	s.must("chown", ":ops", "/a/one")
+	s.must("setrep", "2", "/a/one")
+	s.must("setrep", "-R", "1", "/a/b")
+	for _, want := range []entry{
+		{Path: "/a", Mode: "0755", Owner: "ada", Group: "staff"},
+		{Path: "/a/one", Mode: "0600", Owner: "ada", Group: "ops", Replicas: 2},
+		{Path: "/a/b", Mode: "0750", Owner: "ada", Group: "staff"},
+		{Path: "/a/b/two", Mode: "0750", Owner: "ada", Group: "staff", Replicas: 1},
+	} {
+		var got entry
+		s.fact(&got, "stat", want.Path)
+		if got.Path != want.Path || got.Mode != want.Mode || got.Owner != want.Owner || got.Group != want.Group || got.Replicas != want.Replicas {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if status, _, stderr := s.try(nil, "--user", "eve", "chmod", "777", "/a/one"); status != 1 || !strings.Contains(stderr, "eve") {
+		t.Errorf("chmod by another user: status %d: %s", status, stderr)
+	}
+}
+
+func TestDuAndDf(t *testing.T) {
+	s, _ := newShell(t)
+	s.must("mkdir", "-p", "/a/b")
+	s.put("/a/one", strings.Repeat("x", 1000))
+	s.put("/a/b/two", strings.Repeat("y", 500))
+	s.must("setrep", "2", "/a/b/two")
+	var sum holding
+	s.fact(&sum, "du", "-s", "/a")
+	if want := (holding{Path: "/a", Bytes: 1500, StoredBytes: 4000, Files: 2, Directories: 2, Chunks: 2}); sum != want {
+		t.Errorf("du -s: %+v, want %+v", sum, want)
+	}
+	if got := s.must("du", "/a"); !strings.Contains(got, "500 B") || strings.Index(got, "/a/b\n") > strings.Index(got, "/a\n") {
+		t.Errorf("du: %q", got)
+	}
+	if got := s.must("du", "/a/one"); !strings.Contains(got, "1000 B") || !strings.Contains(got, "/a/one") {
+		t.Errorf("du of a file: %q", got)
+	}
+	var room space
+	s.fact(&room, "df")
+	if room.CapacityBytes <= room.FreeBytes || room.Files != 2 || room.Chunkservers != 4 || room.ChunkserversUp != 4 {
+		t.Errorf("df: %+v", room)
+	}
+	if got := s.must("df"); !strings.Contains(got, "4 of 4 up") {
+		t.Errorf("df: %q", got)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	s := shell{t, "nats://127.0.0.1:1"} // it asks nobody
+	var v version
+	s.fact(&v, "version")
+	if v.Version == "" || v.Go != runtime.Version() {
+		t.Errorf("version: %+v", v)
+	}
+	if got := s.must("version"); !strings.HasPrefix(got, "cairn ") {
+		t.Errorf("version: %q", got)
+	}
+}
+
 func TestWrongUse(t *testing.T) {
 	s, _ := newShell(t)
 	s.must("mkdir", "/d")
@@ -221,6 +290,28 @@ func TestWrongUse(t *testing.T) {
 		{"put --replicas 9 go.mod /x", 1, ""},
 		{"dev --chunkservers 0", 2, "at least 1"},
 		{"nats --listen 0.0.0.0:0", 1, "--insecure"},
+		{"mkdir", 2, "at least 1 argument"},
+		{"cat", 2, "cat [--records] PATH"},
+		{"df /", 2, "use cairn df"},
+		{"version now", 2, "use cairn version"},
+		{"chmod 644", 2, "MODE PATH"},
+		{"chmod u+x /d", 2, "octal"},
+		{"chmod 1777 /d", 2, "octal"},
+		{"chmod 644 /missing", 1, "not exist"},
+		{"chown : /d", 2, "OWNER:GROUP"},
+		{"chown somebody", 2, "OWNER"},
+		{"chown -R somebody /missing", 1, "not exist"},
+		{"setrep", 2, "setrep [-R] N PATH"},
+		{"setrep three /d", 2, "1 to 8"},
+		{"setrep 9 /d", 2, "1 to 8"},
+		{"setrep 2 /d", 1, "/d"},
+		{"du /missing", 1, "not exist"},
+		{"undelete", 2, "undelete PATH"},
+		{"undelete /never-there", 1, "not in the trash"},
+		{"undelete /d", 1, "exists"},
+		{"completion", 2, "bash"},
+		{"completion tcsh", 2, "bash"},
+		{"completion bash tcsh", 2, "--help"},
 		{"chunkserver --data " + t.TempDir() + " --listen 0.0.0.0:0", 1, "--insecure"},
 	} {
 		status, _, stderr := s.try(nil, strings.Fields(c.args)...)
@@ -256,10 +347,24 @@ func TestStoppingTheBusStopsLs(t *testing.T) {
 func (s shell) sizeOf(path string) int64 {
 	s.t.Helper()
 	var e entry
-	if err := json.Unmarshal([]byte(s.must("--json", "stat", path)), &e); err != nil {
-		s.t.Fatal(err)
-	}
+	s.fact(&e, "stat", path)
 	return e.Size
+}
+
+// fact runs the command with --json, which must print one object, and decodes it.
+func (s shell) fact(into any, args ...string) {
+	s.t.Helper()
+	if out := s.must(append([]string{"--json"}, args...)...); json.Unmarshal([]byte(out), into) != nil {
+		s.t.Fatalf("cairn --json %s: %q is not one object", strings.Join(args, " "), out)
+	}
+}
+
+// put stores a file.
+func (s shell) put(name, content string) {
+	s.t.Helper()
+	if status, _, stderr := s.try(strings.NewReader(content), "put", "-", name); status != 0 {
+		s.t.Fatalf("put %s: status %d: %s", name, status, stderr)
+	}
 }
 
 func writeRandom(t testing.TB, name string, size int64) [32]byte {

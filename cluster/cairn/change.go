@@ -75,3 +75,21 @@ func (a *app) mvCommand() *cobra.Command {
 		},
 	}
 }
+
+func (a *app) undeleteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "undelete PATH…",
+		Short: "Bring back what was removed, the latest of each path",
+		Args:  atLeast(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				for _, name := range args {
+					if err := client.Undelete(cmd.Context(), name); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}

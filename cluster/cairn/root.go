@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -89,7 +91,14 @@ func (a *app) root() *cobra.Command {
 		a.demoCommand(), a.devCommand(), a.localCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
 		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
+		a.chmodCommand(), a.chownCommand(), a.setrepCommand(), a.duCommand(), a.dfCommand(), a.undeleteCommand(),
+		a.versionCommand(),
 	)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		misuse(cmd)
+	}
 	return root
 }
 
@@ -139,13 +148,103 @@ func (a *app) withClient(ctx context.Context, f func(*clientlib.Client) error) e
 // exactly, atLeast and between count arguments; what is wrong is an error of usage that names the command's form.
 func exactly(n int) cobra.PositionalArgs { return between(n, n) }
 
-func atLeast(n int) cobra.PositionalArgs { return between(n, int(^uint(0)>>1)) }
+// unbounded is between's most where there is no upper bound.
+const unbounded = int(^uint(0) >> 1)
+
+func atLeast(n int) cobra.PositionalArgs { return between(n, unbounded) }
 
 func between(least, most int) cobra.PositionalArgs {
+	want := fmt.Sprint(least)
+	switch {
+	case most == unbounded:
+		want = fmt.Sprintf("at least %d", least)
+	case most > least:
+		want = fmt.Sprintf("%d to %d", least, most)
+	}
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usagef("%s takes other arguments than the %d given: %s", cmd.Name(), len(args), cmd.UseLine())
+			form := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+			return usagef("%s takes %s argument(s), %d given: use %s", cmd.CommandPath(), want, len(args), form)
 		}
 		return nil
 	}
+}
+
+// misuse makes errors of usage of whatever a command, also one that cobra brought, says of its arguments.
+func misuse(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err != nil && !errors.As(err, &usageError{}) {
+				return usagef("%w: see %s --help", err, cmd.CommandPath())
+			}
+			return err
+		}
+	}
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		group(cmd)
+	}
+	for _, below := range cmd.Commands() {
+		misuse(below)
+	}
+}
+
+// group makes a missing or unknown one of cmd's commands an error that names them.
+func group(cmd *cobra.Command) {
+	cmd.Args = cobra.ArbitraryArgs // so that RunE reports it
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var names []string
+		for _, c := range cmd.Commands() {
+			names = append(names, c.Name())
+		}
+		if len(args) == 0 {
+			return usagef("%s needs one of its commands: %s", cmd.CommandPath(), strings.Join(names, ", "))
+		}
+		return usagef("%s has no command %q: use one of %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version of the program this is",
+		Args:  exactly(0),
+		RunE: func(*cobra.Command, []string) error {
+			v := version{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				if info.Main.Version != "" {
+					v.Version = info.Main.Version
+				}
+				for _, s := range info.Settings {
+					switch s.Key {
+					case "vcs.revision":
+						v.Revision = s.Value
+					case "vcs.modified":
+						v.Modified = s.Value == "true"
+					}
+				}
+			}
+			if a.json {
+				return a.printJSON(v)
+			}
+			line := "cairn " + v.Version
+			if v.Revision != "" {
+				line += " revision " + v.Revision
+			}
+			if v.Modified {
+				line += " (modified)"
+			}
+			_, err := fmt.Fprintln(a.stdout, line, v.Go, v.Platform)
+			return err
+		},
+	}
+}
+
+// version is what cairn version prints: what the Go tool recorded when it built the program.
+type version struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Modified bool   `json:"modified"` // built from files that differ from the revision
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
 }
