@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"iter"
+	"time"
 
 	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -79,4 +80,48 @@ func (e *dirEntry) Info() (fs.FileInfo, error) {
 		return nil, pathError("stat", e.Name(), err)
 	}
 	return newFileInfo(e.status, length), nil
+}
+
+// Removal is what Remove or RemoveAll moved into the trash. A directory with all that was in it is one.
+type Removal struct {
+	Path    string // where it was, and where Undelete brings it back
+	Removed time.Time
+	Entry   fs.DirEntry // Info asks a chunkserver for the length of a file that was being written
+}
+
+// Trash lists what Undelete could bring back and this user may: the oldest removal first, in pages. A pair with an
+// error is the last.
+func (c *Client) Trash(ctx context.Context) iter.Seq2[Removal, error] {
+	return func(yield func(Removal, error) bool) {
+		for after := (*pb.TrashPlace)(nil); ; {
+			reply := &pb.TrashReply{}
+			if err := c.ask(ctx, messages.OpTrash, &pb.TrashRequest{Identity: c.identify(), After: after}, reply); err != nil {
+				yield(Removal{}, pathError("trash", "/", err))
+				return
+			}
+			for _, e := range reply.GetEntries() {
+				entry := &dirEntry{client: c, ctx: ctx, status: e.GetStatus()}
+				if !yield(Removal{Path: e.GetPath(), Removed: time.Unix(0, e.GetRemovedUnixNano()), Entry: entry}, nil) {
+					return
+				}
+			}
+			next := reply.GetNext()
+			if next == nil {
+				return
+			}
+			if !behind(next, after) { // a listing that does not advance would never end
+				yield(Removal{}, pathError("trash", "/", gfs.Errorf(gfs.CodeInternal, "the master's list of the trash goes back from %v to %v", after, next)))
+				return
+			}
+			after = next
+		}
+	}
+}
+
+// behind reports whether a place in the trash follows another; a nil one is before all.
+func behind(place, before *pb.TrashPlace) bool {
+	if before == nil || place.GetRemovedUnixNano() != before.GetRemovedUnixNano() {
+		return before == nil || place.GetRemovedUnixNano() > before.GetRemovedUnixNano()
+	}
+	return place.GetFileId() > before.GetFileId()
 }

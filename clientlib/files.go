@@ -148,6 +148,20 @@ func (c *Client) RemoveAll(ctx context.Context, name string) error {
 	})
 }
 
+// RemoveNow is Remove past the trash: nothing brings the file or empty directory back.
+func (c *Client) RemoveNow(ctx context.Context, name string) error {
+	return c.change(ctx, "removenow", name, func(path string) *pb.NamespaceMutation {
+		return &pb.NamespaceMutation{Operation: &pb.NamespaceMutation_Remove{Remove: &pb.Remove{Path: path, Now: true}}}
+	})
+}
+
+// RemoveAllNow is RemoveAll past the trash: nothing brings back what was removed.
+func (c *Client) RemoveAllNow(ctx context.Context, name string) error {
+	return c.change(ctx, "removeallnow", name, func(path string) *pb.NamespaceMutation {
+		return &pb.NamespaceMutation{Operation: &pb.NamespaceMutation_Remove{Remove: &pb.Remove{Path: path, Recursive: true, Now: true}}}
+	})
+}
+
 // Undelete brings back what Remove or RemoveAll moved into the trash from name, the latest if there are several.
 func (c *Client) Undelete(ctx context.Context, name string) error {
 	return c.change(ctx, "undelete", name, func(path string) *pb.NamespaceMutation {

@@ -43,6 +43,7 @@ func serveEdge(v *services, version string) (*edge, error) {
 		e.endpoint(messages.OpMutate, bus.Typed(e.mutate)),
 		e.endpoint(messages.OpStat, linearized(e, stat)),
 		e.endpoint(messages.OpList, linearized(e, list)),
+		e.endpoint(messages.OpTrash, linearized(e, listTrash)),
 		e.endpoint(messages.OpStatFS, linearized(e, askStatFS)),
 		e.endpoint(messages.OpLocate, linearized(e, locate)),
 		e.endpoint(messages.OpLease, bus.Typed(e.lease)),

@@ -60,6 +60,22 @@ func list(s *namespaceShell, r *bus.Request, request *pb.ListRequest) {
 	}
 }
 
+// listTrash reads a page of the trash, on a worker as list does.
+func listTrash(s *namespaceShell, r *bus.Request, request *pb.TrashRequest) {
+	view := s.view()
+	admitted := s.workers.Go(func() {
+		entries, next, err := view.ListTrash(request.GetIdentity(), request.GetAfter(), int(min(request.GetLimit(), gfs.MaxListEntries)))
+		if err != nil {
+			r.Fail(err)
+			return
+		}
+		r.Reply(&pb.TrashReply{Entries: entries, Next: next})
+	})
+	if !admitted {
+		r.Fail(gfs.Errorf(gfs.CodeBusy, "too many directories are being listed: try again"))
+	}
+}
+
 func askStatFS(s *namespaceShell, r *bus.Request, _ *pb.StatFSRequest) {
 	s.registry.Send(statFS{r, s.view().Counts()})
 }

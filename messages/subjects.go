@@ -58,6 +58,7 @@ const (
 	OpServers     = "servers"     // ServersRequest → ServersReply
 	OpInventory   = "inventory"   // InventoryPage → InventoryAck, from a chunkserver
 	OpMasterState = "masterstate" // MasterStateRequest → MasterStateReply
+	OpTrash       = "trash"       // TrashRequest → TrashReply
 )
 
 // The orders that a chunkserver obeys: the last token of Chunkserver(server, command).

@@ -251,6 +251,40 @@ func TestDuAndDf(t *testing.T) {
 	}
 }
 
+func TestTrash(t *testing.T) {
+	s, _ := newShell(t)
+	if got := s.must("trash", "ls"); got != "" {
+		t.Errorf("an empty trash: %q", got)
+	}
+	s.must("mkdir", "-p", "/a/b")
+	for _, name := range []string{"/f", "/a/b/g", "/gone"} {
+		s.put(name, "hello\n")
+	}
+	s.must("rm", "/f")
+	s.must("rm", "-r", "/a")
+	s.must("rm", "--now", "/gone")
+	got := s.must("trash", "ls")
+	if f, a := strings.Index(got, "  /f\n"), strings.Index(got, "  /a/\n"); f < 0 || a < f || strings.Contains(got, "/gone") || !strings.Contains(got, "6 B") {
+		t.Errorf("trash ls: %q", got)
+	}
+	var r removal
+	s.fact(&r, "trash", "ls", "/a")
+	if r.Path != "/a" || r.Kind != "directory" || time.Since(r.Removed) > time.Minute {
+		t.Errorf("trash ls /a: %+v", r)
+	}
+	s.must("undelete", "/a", "/f")
+	if got := s.must("cat", "/a/b/g", "/f"); got != "hello\nhello\n" {
+		t.Errorf("what came back: %q", got)
+	}
+	s.must("rm", "-r", "--now", "/a")
+	if got := s.must("trash", "ls"); got != "" {
+		t.Errorf("trash ls in the end: %q", got)
+	}
+	if status, _, stderr := s.try(nil, "undelete", "/a"); status != 1 || !strings.Contains(stderr, "not in the trash") {
+		t.Errorf("undelete of what was removed for good: status %d: %s", status, stderr)
+	}
+}
+
 func TestVersion(t *testing.T) {
 	s := shell{t, "nats://127.0.0.1:1"} // it asks nobody
 	var v version
@@ -309,6 +343,11 @@ func TestWrongUse(t *testing.T) {
 		{"undelete", 2, "undelete PATH"},
 		{"undelete /never-there", 1, "not in the trash"},
 		{"undelete /d", 1, "exists"},
+		{"trash", 2, "ls"},
+		{"trash empty", 2, "no command \"empty\""},
+		{"trash ls relative", 1, "absolute"},
+		{"rm --now", 2, "rm [-r] [--now] PATH"},
+		{"rm --now /d", 1, "not empty"},
 		{"completion", 2, "bash"},
 		{"completion tcsh", 2, "bash"},
 		{"completion bash tcsh", 2, "--help"},

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
+	"strings"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cairnfs/cairn/clientlib"
+	"github.com/cairnfs/cairn/messages/gfs"
 )
 
 func (a *app) mkdirCommand() *cobra.Command {
@@ -32,22 +37,29 @@ func (a *app) mkdirCommand() *cobra.Command {
 }
 
 func (a *app) rmCommand() *cobra.Command {
-	var recursive bool
+	var recursive, now bool
 	cmd := &cobra.Command{
-		Use:   "rm [-r] PATH…",
-		Short: "Remove files and empty directories",
+		Use:   "rm [-r] [--now] PATH…",
+		Short: "Remove files and empty directories, into the trash",
 		Args:  atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				remove := client.Remove
+				switch {
+				case recursive && now:
+					remove = client.RemoveAllNow
+				case recursive:
+					remove = client.RemoveAll
+				case now:
+					remove = client.RemoveNow
+				}
 				for _, name := range args {
-					if recursive { // RemoveAll takes a missing path for done; a person who names one has mistyped it
+					if recursive { // a missing path counts as removed then; a person who names one has mistyped it
 						if _, err := client.Stat(cmd.Context(), name); err != nil {
 							return err
 						}
-						if err := client.RemoveAll(cmd.Context(), name); err != nil {
-							return err
-						}
-					} else if err := client.Remove(cmd.Context(), name); err != nil {
+					}
+					if err := remove(cmd.Context(), name); err != nil {
 						return err
 					}
 				}
@@ -56,6 +68,7 @@ func (a *app) rmCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "directories with all they hold")
+	cmd.Flags().BoolVar(&now, "now", false, "past the trash: nothing brings them back")
 	return cmd
 }
 
@@ -92,4 +105,65 @@ func (a *app) undeleteCommand() *cobra.Command {
 			})
 		},
 	}
+}
+
+func (a *app) trashCommand() *cobra.Command {
+	trash := &cobra.Command{Use: "trash", Short: "See what was removed and can be brought back"}
+	trash.AddCommand(&cobra.Command{
+		Use:   "ls [PATH]",
+		Short: "List what undelete can bring back, the oldest first; with PATH only that and what was below it",
+		Args:  between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			below := "/"
+			if len(args) == 1 {
+				clean, err := gfs.CleanPath(args[0])
+				if err != nil {
+					return err
+				}
+				below = clean
+			}
+			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				return a.listTrash(cmd.Context(), client, below)
+			})
+		},
+	})
+	return trash
+}
+
+// removal is what trash ls prints of one.
+type removal struct {
+	Removed time.Time `json:"removed"`
+	entry
+}
+
+func (a *app) listTrash(ctx context.Context, client *clientlib.Client, below string) error {
+	rows := []string{"REMOVED\tSIZE\tOWNER\tPATH"}
+	for r, err := range client.Trash(ctx) {
+		if err != nil {
+			return err
+		}
+		if r.Path != below && !strings.HasPrefix(r.Path, strings.TrimSuffix(below, "/")+"/") {
+			continue
+		}
+		info, err := r.Entry.Info()
+		if err != nil {
+			return err
+		}
+		e := removal{r.Removed.UTC(), newEntry(r.Path, info)}
+		if a.json {
+			if err := a.printJSON(e); err != nil {
+				return err
+			}
+			continue
+		}
+		size, name := sizeText(e.Size), e.Path
+		if e.Kind == "directory" {
+			size, name = "-", name+"/"
+		}
+		rows = append(rows, strings.Join([]string{r.Removed.Local().Format(time.DateTime), size, dash(e.Owner), name}, "\t"))
+	}
+	if a.json || len(rows) == 1 {
+		return nil
+	}
+	return a.table(rows)
 }

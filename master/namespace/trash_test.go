@@ -3,11 +3,13 @@ package namespace
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestALargeTreeIsDroppedInSlices(t *testing.T) {
@@ -89,4 +91,74 @@ func TestTrash(t *testing.T) {
 		t.Errorf("%+v", s.View().Counts())
 	}
 	verify(t, s)
+}
+
+func TestListTrash(t *testing.T) {
+	s := begun(t)
+	remove := func(path string, seconds int64) {
+		r := removing(path, true, false)
+		r.TimeUnixNano = time.Unix(seconds, 0).UnixNano()
+		mustApply(t, s, r)
+	}
+	mkdir(t, s, "/a/deep")
+	const files = gfs.MaxListEntries + 10
+	for i := range files {
+		create(t, s, fmt.Sprintf("/a/%04d", i))
+		remove(fmt.Sprintf("/a/%04d", i), int64(i+1))
+	}
+	remove("/a/deep", files+1)
+	list := func(id *pb.Identity, limit int) (paths []string, pages int) {
+		for after := (*pb.TrashPlace)(nil); pages == 0 || after != nil; pages++ {
+			entries, next, err := s.View().ListTrash(id, after, limit)
+			if err != nil || limit > 0 && len(entries) > limit || len(entries) > gfs.MaxListEntries {
+				t.Fatalf("page %d: %d entries, %v", pages, len(entries), err)
+			}
+			for _, e := range entries {
+				paths = append(paths, e.GetPath())
+			}
+			after = next
+		}
+		return paths, pages
+	}
+	for _, limit := range []int{0, 100, files + 1} {
+		paths, pages := list(nil, limit)
+		if len(paths) != files+1 || paths[0] != "/a/0000" || paths[files] != "/a/deep" || !slices.IsSorted(paths) || pages < 2 {
+			t.Errorf("limit %d: %d entries in %d pages", limit, len(paths), pages)
+		}
+	}
+	entries, _, err := s.View().ListTrash(nil, &pb.TrashPlace{RemovedUnixNano: time.Unix(files, 0).UnixNano(), FileId: 1 << 60}, 0)
+	if err != nil || len(entries) != 1 || !entries[0].GetStatus().GetDirectory() || entries[0].GetStatus().GetName() != "deep" {
+		t.Errorf("the last one: %v, %v", entries, err)
+	}
+	if paths, _ := list(&pb.Identity{User: "eve"}, 0); len(paths) != 0 {
+		t.Errorf("somebody who may undo nothing sees %d removals", len(paths))
+	}
+	if _, _, err := s.View().ListTrash(&pb.Identity{User: "a/b"}, nil, 0); gfs.CodeOf(err) != gfs.CodeInvalid {
+		t.Errorf("a malformed user: %v", err)
+	}
+}
+
+func TestAPageOfTheTrashFitsIntoAMessage(t *testing.T) {
+	s := begun(t)
+	long := ""
+	for range 15 {
+		long += "/" + strings.Repeat("n", 250)
+	}
+	mkdir(t, s, long)
+	for i := range 300 {
+		name := fmt.Sprintf("%s/%d", long, i)
+		create(t, s, name)
+		mustApply(t, s, removing(name, false, false))
+	}
+	seen := 0
+	for after := (*pb.TrashPlace)(nil); seen == 0 || after != nil; {
+		entries, next, err := s.View().ListTrash(nil, after, 0)
+		if err != nil || proto.Size(&pb.TrashReply{Entries: entries, Next: next}) > gfs.MaxMessageBytes {
+			t.Fatalf("%d entries in a page: %v", len(entries), err)
+		}
+		seen, after = seen+len(entries), next
+	}
+	if seen != 300 {
+		t.Errorf("%d of 300 removals", seen)
+	}
 }

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -195,6 +196,56 @@ func (v *View) Trash() iter.Seq[TrashEntry] {
 			}
 		}
 	}
+}
+
+const (
+	// maxTrashVisits bounds the entries that one page of ListTrash looks at, since a caller may see few of them.
+	maxTrashVisits = 4 * gfs.MaxListEntries
+	// maxTrashPathBytes bounds the paths of a page, so that it fits into a message with all else that it says.
+	maxTrashPathBytes = gfs.MaxMessageBytes / 4
+)
+
+// ListTrash is a page of at most limit (0 to gfs.MaxListEntries; 0 means the latter) of the removals behind a place
+// that the caller may undo: those of what the caller owns, and of names in directories that the caller may change.
+// The oldest come first. Next is where the next page begins, nil behind the last one.
+func (v *View) ListTrash(id *pb.Identity, after *pb.TrashPlace, limit int) (entries []*pb.TrashEntry, next *pb.TrashPlace, err error) {
+	c, err := newCaller(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if limit <= 0 || limit > gfs.MaxListEntries {
+		limit = gfs.MaxListEntries
+	}
+	from := []byte{kindTrash}
+	if after != nil {
+		from = append(trashKey(after.GetRemovedUnixNano(), gfs.FileID(after.GetFileId())), 0) // the least key above it
+	}
+	visits, pathBytes := 0, 0
+	for key, path := range v.entries.from(from) {
+		if key[0] != kindTrash {
+			break
+		}
+		if len(entries) == limit || visits == maxTrashVisits || pathBytes >= maxTrashPathBytes {
+			return entries, next, nil
+		}
+		visits++
+		removed, file := int64(number(key, 1)), gfs.FileID(number(key, 9))
+		next = &pb.TrashPlace{RemovedUnixNano: removed, FileId: uint64(file)}
+		n, err := v.inode(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !c.owns(&n) {
+			if t, err := v.walk(c, string(path)); err != nil || t.writable(c) != nil {
+				continue
+			}
+		}
+		name := string(path)
+		pathBytes += len(name)
+		status := v.status(file, name[strings.LastIndexByte(name, '/')+1:], &n)
+		entries = append(entries, &pb.TrashEntry{Path: name, RemovedUnixNano: removed, Status: status})
+	}
+	return entries, nil, nil
 }
 
 // DropDue reports whether a DropTrash record with this time would find anything to drop.

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: namespace.proto
-// sha256: 34c356e67d81d38bf9ae87a248511b3071df80d9f1515c4905b1d8b58d8f8ea1
+// sha256: af9688f6c2460be7d7a56aa1bc3bd5448a6221eb9e0064a2aef557398aff0874
 
 package pb
 
@@ -1256,6 +1256,233 @@ func (x *StatFSReply) GetChunkservers() uint32 {
 	return 0
 }
 
+// TrashRequest asks for a page of the removals that the caller may undo, the oldest first.
+type TrashRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Identity      *Identity              `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	After         *TrashPlace            `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`  // absent: from the beginning
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // 1 to 1024; 0 means 1024
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashRequest) Reset() {
+	*x = TrashRequest{}
+	mi := &file_namespace_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashRequest) ProtoMessage() {}
+
+func (x *TrashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
+func (*TrashRequest) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TrashRequest) GetIdentity() *Identity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *TrashRequest) GetAfter() *TrashPlace {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *TrashRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// TrashPlace is a place in the order of the trash.
+type TrashPlace struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	RemovedUnixNano int64                  `protobuf:"zigzag64,1,opt,name=removed_unix_nano,json=removedUnixNano,proto3" json:"removed_unix_nano,omitempty"`
+	FileId          uint64                 `protobuf:"fixed64,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TrashPlace) Reset() {
+	*x = TrashPlace{}
+	mi := &file_namespace_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashPlace) ProtoMessage() {}
+
+func (x *TrashPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashPlace.ProtoReflect.Descriptor instead.
+func (*TrashPlace) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TrashPlace) GetRemovedUnixNano() int64 {
+	if x != nil {
+		return x.RemovedUnixNano
+	}
+	return 0
+}
+
+func (x *TrashPlace) GetFileId() uint64 {
+	if x != nil {
+		return x.FileId
+	}
+	return 0
+}
+
+type TrashReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*TrashEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Next          *TrashPlace            `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"` // where the next page begins; absent behind the last one. A page may be short, even empty, before that
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrashReply) Reset() {
+	*x = TrashReply{}
+	mi := &file_namespace_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashReply) ProtoMessage() {}
+
+func (x *TrashReply) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
+func (*TrashReply) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TrashReply) GetEntries() []*TrashEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *TrashReply) GetNext() *TrashPlace {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+// TrashEntry is a removal that can be undone; a directory with all that was in it is one.
+type TrashEntry struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Path            string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // where it was
+	RemovedUnixNano int64                  `protobuf:"zigzag64,2,opt,name=removed_unix_nano,json=removedUnixNano,proto3" json:"removed_unix_nano,omitempty"`
+	Status          *FileStatus            `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TrashEntry) Reset() {
+	*x = TrashEntry{}
+	mi := &file_namespace_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrashEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrashEntry) ProtoMessage() {}
+
+func (x *TrashEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrashEntry.ProtoReflect.Descriptor instead.
+func (*TrashEntry) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *TrashEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *TrashEntry) GetRemovedUnixNano() int64 {
+	if x != nil {
+		return x.RemovedUnixNano
+	}
+	return 0
+}
+
+func (x *TrashEntry) GetStatus() *FileStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 var File_namespace_proto protoreflect.FileDescriptor
 
 const file_namespace_proto_rawDesc = "" +
@@ -1359,7 +1586,24 @@ const file_namespace_proto_rawDesc = "" +
 	"\amissing\x18\t \x01(\x04R\amissing\x12'\n" +
 	"\x0fchunkservers_up\x18\n" +
 	" \x01(\rR\x0echunkserversUp\x12\"\n" +
-	"\fchunkservers\x18\v \x01(\rR\fchunkserversB&Z$github.com/cairnfs/cairn/messages/pbb\x06proto3"
+	"\fchunkservers\x18\v \x01(\rR\fchunkservers\"\x80\x01\n" +
+	"\fTrashRequest\x12.\n" +
+	"\bidentity\x18\x01 \x01(\v2\x12.cairn.v1.IdentityR\bidentity\x12*\n" +
+	"\x05after\x18\x02 \x01(\v2\x14.cairn.v1.TrashPlaceR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"Q\n" +
+	"\n" +
+	"TrashPlace\x12*\n" +
+	"\x11removed_unix_nano\x18\x01 \x01(\x12R\x0fremovedUnixNano\x12\x17\n" +
+	"\afile_id\x18\x02 \x01(\x06R\x06fileId\"f\n" +
+	"\n" +
+	"TrashReply\x12.\n" +
+	"\aentries\x18\x01 \x03(\v2\x14.cairn.v1.TrashEntryR\aentries\x12(\n" +
+	"\x04next\x18\x02 \x01(\v2\x14.cairn.v1.TrashPlaceR\x04next\"z\n" +
+	"\n" +
+	"TrashEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12*\n" +
+	"\x11removed_unix_nano\x18\x02 \x01(\x12R\x0fremovedUnixNano\x12,\n" +
+	"\x06status\x18\x03 \x01(\v2\x14.cairn.v1.FileStatusR\x06statusB&Z$github.com/cairnfs/cairn/messages/pbb\x06proto3"
 
 var (
 	file_namespace_proto_rawDescOnce sync.Once
@@ -1373,7 +1617,7 @@ func file_namespace_proto_rawDescGZIP() []byte {
 	return file_namespace_proto_rawDescData
 }
 
-var file_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_namespace_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cairn.v1.Identity
 	(*Session)(nil),           // 1: cairn.v1.Session
@@ -1392,6 +1636,10 @@ var file_namespace_proto_goTypes = []any{
 	(*ListReply)(nil),         // 14: cairn.v1.ListReply
 	(*StatFSRequest)(nil),     // 15: cairn.v1.StatFSRequest
 	(*StatFSReply)(nil),       // 16: cairn.v1.StatFSReply
+	(*TrashRequest)(nil),      // 17: cairn.v1.TrashRequest
+	(*TrashPlace)(nil),        // 18: cairn.v1.TrashPlace
+	(*TrashReply)(nil),        // 19: cairn.v1.TrashReply
+	(*TrashEntry)(nil),        // 20: cairn.v1.TrashEntry
 }
 var file_namespace_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.NamespaceMutation.session:type_name -> cairn.v1.Session
@@ -1407,11 +1655,16 @@ var file_namespace_proto_depIdxs = []int32{
 	0,  // 10: cairn.v1.StatRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 11: cairn.v1.ListRequest.identity:type_name -> cairn.v1.Identity
 	12, // 12: cairn.v1.ListReply.entries:type_name -> cairn.v1.FileStatus
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	0,  // 13: cairn.v1.TrashRequest.identity:type_name -> cairn.v1.Identity
+	18, // 14: cairn.v1.TrashRequest.after:type_name -> cairn.v1.TrashPlace
+	20, // 15: cairn.v1.TrashReply.entries:type_name -> cairn.v1.TrashEntry
+	18, // 16: cairn.v1.TrashReply.next:type_name -> cairn.v1.TrashPlace
+	12, // 17: cairn.v1.TrashEntry.status:type_name -> cairn.v1.FileStatus
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_namespace_proto_init() }
@@ -1435,7 +1688,7 @@ func file_namespace_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_namespace_proto_rawDesc), len(file_namespace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
