@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,11 +32,124 @@ func (a *app) cat(ctx context.Context, client *clientlib.Client, name string, re
 		if err != nil {
 			return err
 		}
-		if _, err := out.Write(append(r.Payload, '\n')); err != nil {
+		if err := a.printRecord(out, r); err != nil {
 			return err
 		}
 	}
 	return out.Flush()
+}
+
+func (a *app) tailCommand() *cobra.Command {
+	var follow bool
+	var count int
+	cmd := &cobra.Command{
+		Use:   "tail [-f] [-n N] PATH",
+		Short: "Print the payloads of the last framed records, one a line, each once",
+		Args:  exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if count < 0 || count > maxTailRecords {
+				return usagef("-n %d: want 0 to %d records, or print all with cairn cat --records", count, maxTailRecords)
+			}
+			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				end, err := a.tail(cmd.Context(), client, args[0], count)
+				if err != nil || !follow {
+					return err
+				}
+				for r, err := range client.Tail(cmd.Context(), args[0], end) {
+					switch {
+					case err != nil && cmd.Context().Err() != nil:
+						return nil // the signal to stop
+					case err != nil:
+						return err
+					}
+					if err := a.printRecord(a.stdout, r); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is appended, until interrupted")
+	cmd.Flags().IntVarP(&count, "lines", "n", 10, "print the last `N` records")
+	return cmd
+}
+
+const (
+	// maxTailRecords and maxTailBytes bound what tail keeps in memory until it knows which records are the last.
+	maxTailRecords = 1_000_000
+	maxTailBytes   = 256 << 20
+	// firstTailBytes is how far before the end tail begins to look for records; twice as far each time it finds too few.
+	firstTailBytes = 1 << 20
+)
+
+// tail prints the last count records of a file and returns the position behind them.
+func (a *app) tail(ctx context.Context, client *clientlib.Client, name string, count int) (end record.Position, err error) {
+	f, err := client.Open(ctx, name)
+	if err != nil {
+		return end, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat(ctx)
+	if err != nil {
+		return end, err
+	}
+	size := info.Size()
+	if count == 0 {
+		return record.PositionAt(size), nil
+	}
+	for back := int64(firstTailBytes); ; back *= 2 {
+		reader := record.NewReader(f.WithContext(ctx))
+		reader.SeekTo(record.PositionAt(size - back))
+		last, err := lastRecords(ctx, reader, count)
+		if err != nil {
+			return end, fmt.Errorf("tail %s: %w", name, err)
+		}
+		if len(last) < count && back < size {
+			continue
+		}
+		out := bufio.NewWriter(a.stdout)
+		for _, r := range last {
+			if err := a.printRecord(out, r); err != nil {
+				return end, err
+			}
+		}
+		return reader.Position(), out.Flush()
+	}
+}
+
+// lastRecords reads to the end and keeps the last count records.
+func lastRecords(ctx context.Context, reader *record.Reader, count int) ([]record.Record, error) {
+	var last []record.Record
+	kept := 0
+	for r, err := range reader.Records(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if len(last) == count {
+			kept -= len(last[0].Payload)
+			last = last[1:]
+		}
+		if kept += len(r.Payload); kept > maxTailBytes {
+			return nil, fmt.Errorf("the last %d records hold more than %s: ask for fewer, or print all with cairn cat --records", count, sizeText(maxTailBytes))
+		}
+		last = append(last, r.Clone())
+	}
+	return last, nil
+}
+
+// printRecord prints a record's payload as a line, or all that is known of it.
+func (a *app) printRecord(out io.Writer, r record.Record) error {
+	if !a.json {
+		_, err := out.Write(append(r.Payload[:len(r.Payload):len(r.Payload)], '\n'))
+		return err
+	}
+	return json.NewEncoder(out).Encode(struct {
+		Offset  int64  `json:"offset"`
+		Writer  string `json:"writer"`
+		Seq     uint64 `json:"seq"`
+		Payload []byte `json:"payload"` // base64
+	}{r.Offset, fmt.Sprintf("%016x", r.Writer), r.Seq, r.Payload})
 }
 
 func (a *app) appendCommand() *cobra.Command {

@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
 		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
 		a.chmodCommand(), a.chownCommand(), a.setrepCommand(), a.duCommand(), a.dfCommand(), a.undeleteCommand(),
-		a.trashCommand(), a.versionCommand(),
+		a.trashCommand(), a.tailCommand(), a.versionCommand(),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
