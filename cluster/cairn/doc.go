@@ -5,6 +5,8 @@
 //	cairn nats|master|chunkserver  one role as one process
 //	cairn local up|down|…          a cluster of such processes on this machine
 //	cairn put|get|cat|ls|…         files
+//	cairn append|tail              records
+//	cairn admin status|top|…       how the cluster is
 //
 // Exit status: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr that says what to do next.
 package main

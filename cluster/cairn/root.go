@@ -46,9 +46,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -78,6 +75,9 @@ func (a *app) root() *cobra.Command {
 			return cmd.Help()
 		},
 	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout) // before cobra's own commands are made: they keep it
+	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", err, cmd.CommandPath())
 	})
@@ -92,7 +92,7 @@ func (a *app) root() *cobra.Command {
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
 		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
 		a.chmodCommand(), a.chownCommand(), a.setrepCommand(), a.duCommand(), a.dfCommand(), a.undeleteCommand(),
-		a.trashCommand(), a.tailCommand(), a.versionCommand(),
+		a.trashCommand(), a.tailCommand(), a.adminCommand(), a.versionCommand(),
 	)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
