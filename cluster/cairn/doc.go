@@ -7,6 +7,7 @@
 //	cairn put|get|cat|ls|…         files
 //	cairn append|tail              records
 //	cairn admin status|top|…       how the cluster is
+//	cairn completion bash|zsh|…    completion for a shell, also of the cluster's paths
 //
 // Exit status: 0 done, 1 failed, 2 wrong usage. Errors are one line on stderr that says what to do next.
 package main

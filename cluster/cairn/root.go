@@ -98,6 +98,7 @@ func (a *app) root() *cobra.Command {
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
 		misuse(cmd)
+		a.complete(cmd)
 	}
 	return root
 }
