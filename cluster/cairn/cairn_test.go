@@ -184,6 +184,9 @@ func TestFileCommands(t *testing.T) {
 	if status, out, _ := s.try(strings.NewReader("x\ny\n"), "append", "-v", "/r"); status != 0 || out == "" || !strings.HasPrefix(out, "0\n") {
 		t.Errorf("append -v: status %d, %q", status, out)
 	}
+	if status, out, _ := s.try(strings.NewReader("one"), "--json", "append", "-v", "--whole", "/r2"); status != 0 || out != "{\"offset\":0}\n" {
+		t.Errorf("append -v --json: status %d, %q", status, out)
+	}
 	if got := s.must("cat", "--records", "/r"); got != "x\ny\n" {
 		t.Errorf("cat --records: %q", got)
 	}

@@ -192,7 +192,7 @@ func (a *app) append(ctx context.Context, client *clientlib.Client, name string,
 		}
 		offset, err := f.Append(ctx, data)
 		if err == nil && mode.verbose {
-			fmt.Fprintln(out, offset)
+			a.printOffset(out, offset)
 		}
 		return err
 	case mode.raw:
@@ -200,6 +200,15 @@ func (a *app) append(ctx context.Context, client *clientlib.Client, name string,
 	default:
 		return a.appendFramed(ctx, f, out, mode.verbose)
 	}
+}
+
+// printOffset prints the offset of an acknowledged record. A failure shows when out, which is buffered, is flushed.
+func (a *app) printOffset(out io.Writer, offset int64) {
+	if a.json {
+		fmt.Fprintf(out, "{\"offset\":%d}\n", offset)
+		return
+	}
+	fmt.Fprintln(out, offset)
 }
 
 // maxLineBytes bounds a line: it must fit into one record with its frame.
@@ -231,7 +240,7 @@ func (a *app) appendRaw(ctx context.Context, f *clientlib.File, out io.Writer, v
 				return err
 			}
 			if verbose {
-				fmt.Fprintln(out, offset)
+				a.printOffset(out, offset)
 			}
 			pending = pending[1:]
 		}
@@ -255,7 +264,7 @@ func (a *app) appendFramed(ctx context.Context, f *clientlib.File, out io.Writer
 		case err != nil:
 			failed = errors.Join(failed, err)
 		case verbose:
-			fmt.Fprintln(out, offset)
+			a.printOffset(out, offset)
 		}
 	}))
 	lines := a.lines()
