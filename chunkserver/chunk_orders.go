@@ -196,7 +196,7 @@ func (c *chunk) grantAgain(reply actors.Reply[*pb.GrantReply]) {
 func (c *chunk) activate(conf configuration, replica *store.Replica, done func(length int64, accused string, err error)) {
 	held := replica.Status().Active
 	a := &activation{configuration: conf, cs: c.cs, replica: replica}
-	c.work(c.cs.network, a.run, func(err error) {
+	c.work(c.cs.chainPool(0, len(conf.members)), a.run, func(err error) {
 		defer c.finish()
 		if c.overtaken {
 			a.accused, err = "", gfs.Errorf(gfs.CodeStaleVersion, "version %s of chunk %s was overtaken by another", conf.version, c.handle)

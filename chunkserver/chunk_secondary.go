@@ -52,7 +52,8 @@ func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 	c.endOrder(c.notPrimary())
 	c.whenDrained(func() {
 		join := &chainJoin{}
-		c.work(c.cs.network, func(ctx context.Context) error { return join.run(ctx, c.cs, open) }, func(err error) {
+		pool := c.cs.chainPool(int(open.Position), len(open.Members))
+		c.work(pool, func(ctx context.Context) error { return join.run(ctx, c.cs, open) }, func(err error) {
 			defer c.finish()
 			if err != nil {
 				join.answer = openedError(err)

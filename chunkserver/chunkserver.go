@@ -73,7 +73,8 @@ type Chunkserver struct {
 	service   *bus.Service
 	system    *actors.System
 	disk      *actors.Workers // waits for the disk
-	network   *actors.Workers // waits for other processes
+	network   *actors.Workers // waits for the master
+	chains    chainWorkers
 	closer    closer
 	pipelines sync.WaitGroup
 	chunks    *chunkTable
@@ -89,7 +90,7 @@ type Chunkserver struct {
 	closeErr  error
 }
 
-// The workers of a server. Those that wait for the network may wait for each other's servers, so there are many.
+// The workers of a server, and how many jobs may wait for them.
 const (
 	diskWorkers, diskQueue       = 8, 4096
 	networkWorkers, networkQueue = 64, 4096
@@ -156,6 +157,7 @@ func (cs *Chunkserver) start(ctx context.Context) error {
 	cs.closer.store = cs.store
 	cs.disk = actors.NewWorkers(diskWorkers, diskQueue)
 	cs.network = actors.NewWorkers(networkWorkers, networkQueue)
+	cs.chains = newChainWorkers()
 	cs.system = actors.NewSystem(actors.Config{Log: cs.log, Crash: cfg.Crash})
 	cs.chunks = newChunkTable(cs.spawnChunk)
 	cs.heard.Store(cs.now().UnixNano())
@@ -217,6 +219,7 @@ func (cs *Chunkserver) close() error {
 	}
 	if cs.network != nil {
 		cs.network.Stop()
+		cs.chains.stop()
 		cs.disk.Stop()
 		cs.system.Shutdown()
 	}
