@@ -455,3 +455,27 @@ func TestReadsAndListings(t *testing.T) {
 		t.Fatalf("metrics %v, %v", metrics, err)
 	}
 }
+
+// A chunkserver that has no room for an order for a moment is neither left out nor passed over.
+func TestABusyAnswerToAnOrderCostsNoMember(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	peers := w.peers(3)
+	w.begin()
+	busy := func(command string) {
+		for _, p := range peers {
+			p.mu.Lock()
+			p.failures[command] = gfs.Errorf(gfs.CodeBusy, "no worker is free")
+			p.mu.Unlock()
+		}
+	}
+	file := w.create("/a", 3)
+	busy(messages.CommandCreate)
+	at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
+	busy(messages.CommandPrepare)
+	busy(messages.CommandGrant)
+	after := w.reLease(file, at)
+	if len(after.GetReplicas()) != 3 || after.GetVersion() != at.GetVersion()+1 {
+		t.Fatalf("before %v, after %v", at, after)
+	}
+}

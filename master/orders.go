@@ -1,8 +1,10 @@
 package master
 
 import (
+	"errors"
 	"time"
 
+	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/actors/bus"
 	"github.com/cairnfs/cairn/master/lease"
 	"github.com/cairnfs/cairn/messages"
@@ -26,6 +28,9 @@ func (s *leaseShell) order(o lease.Order) {
 			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced,
 		}, func(answer bus.Answer) bool {
 			err := answer.Decode(new(pb.OrderReply))
+			if s.again(o, err) {
+				return true
+			}
 			s.answered(o, err)
 			s.self.Send(createAnswered{o.To.ID, o.Version, err})
 			return true
@@ -36,6 +41,10 @@ func (s *leaseShell) order(o lease.Order) {
 		}, func(answer bus.Answer) bool {
 			var reply pb.PrepareReply
 			err := answer.Decode(&reply)
+			if s.again(o, err) { // it is alive, at least
+				s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{Busy: true}})
+				return true
+			}
 			if !reply.GetBusy() {
 				s.answered(o, err)
 			}
@@ -52,6 +61,9 @@ func (s *leaseShell) order(o lease.Order) {
 		}, func(answer bus.Answer) bool {
 			var reply pb.GrantReply
 			err := answer.Decode(&reply)
+			if s.again(o, err) {
+				return true
+			}
 			s.answered(o, err)
 			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
 				Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
@@ -66,6 +78,32 @@ func (s *leaseShell) send(o lease.Order, command string, patience time.Duration,
 	bus.AskAsync(s.conn, bus.Call{
 		Subject: s.subjects.Chunkserver(o.To.ID, command), Request: message, Total: patience + orderSlack,
 	}, on)
+}
+
+// again has an order given once more after a pause, if nobody had room for it: that is no refusal, and must not cost a
+// member. It runs outside the actor.
+func (s *leaseShell) again(o lease.Order, err error) bool {
+	if !errors.Is(err, gfs.ErrBusy) {
+		return false
+	}
+	s.self.Send(orderBusy(o))
+	return true
+}
+
+// orderBusy says that there was no room for an order, orderAgain that the pause after that is over.
+type (
+	orderBusy  lease.Order
+	orderAgain lease.Order
+)
+
+func (c orderBusy) Do(s *leaseShell) {
+	actors.After(s.self, gfs.PrepareBusyInterval, actors.Command[*leaseShell](orderAgain(c)))
+}
+
+func (c orderAgain) Do(s *leaseShell) {
+	if o := lease.Order(c); s.core.Awaits(o) {
+		s.order(o)
+	}
 }
 
 // answered logs the end of an order. It runs outside the actor and touches only what does not change.

@@ -172,6 +172,17 @@ const (
 // String is the kind's name in logs and test scripts.
 func (k OrderKind) String() string { return [...]string{"none", "create", "prepare", "grant"}[k] }
 
+// Awaits reports whether the answer to an order still matters.
+func (c *Chunk) Awaits(o Order) bool {
+	switch {
+	case o.Version != c.attempt.version:
+		return false
+	case o.Kind == Grant:
+		return c.phase == Granting
+	}
+	return (o.Kind == Create && c.phase == Creating || o.Kind == Prepare && c.phase == Preparing) && c.attempt.waitsFor(o.To.process())
+}
+
 // Answer ends one waiter's wait.
 type Answer struct {
 	Waiter   uint64
