@@ -414,7 +414,7 @@ func TestAMasterThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
 		"a log":     {func(c *master.Config) { c.Log = nil }, gfs.CodeInvalid},
 		"an id":     {func(c *master.Config) { c.ID = "" }, gfs.CodeInvalid},
 		"a bus":     {func(c *master.Config) { c.Conn, c.NATS.URL = nil, "nats://127.0.0.1:1" }, gfs.CodeUnavailable},
-		"a folder":  {func(c *master.Config) { c.ID, c.Dir = "m1", w.dir }, gfs.CodeBusy},
+		"a folder":  {func(c *master.Config) { c.ID, c.Dir = "m1", w.dir }, gfs.CodeInUse},
 		"peers": {func(c *master.Config) {
 			c.Peers = []oplog.Peer{{ID: "m9", Addr: "127.0.0.1:1"}, {ID: "m8", Addr: "127.0.0.1:2"}}
 		}, gfs.CodeInvalid},

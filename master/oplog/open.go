@@ -55,7 +55,7 @@ const (
 // and reads and checks what follows. It returns before the group has a leader; Changes tells. Entries behind the
 // checkpoint are applied once a leader has said that they are committed. A context that has ended ends Open.
 //
-// Errors: gfs.CodeInvalid (configuration, a newer format), gfs.CodeBusy (the folder is in use), gfs.CodeWrongCluster,
+// Errors: gfs.CodeInvalid (configuration, a newer format), gfs.CodeInUse (another process has the folder open), gfs.CodeWrongCluster,
 // gfs.CodeCorrupt (log or checkpoint fail their checks).
 func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	if cfg.Listener != nil {
