@@ -36,14 +36,17 @@ func (a *app) localUp(dir *string) *cobra.Command {
 	var cfg local.Config
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Start NATS, a master and the chunkservers on two racks; those that run are left alone",
+		Short: "Start NATS, the masters and the chunkservers on two racks; those that run are left alone",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			const most = 50 // beyond it the ports would meet those of others
 			if cfg.Chunkservers < 1 || cfg.Chunkservers > most {
 				return usagef("--chunkservers %d: want 1 to %d", cfg.Chunkservers, most)
 			}
-			for _, port := range []int{cfg.NATSPort, cfg.DataPort, cfg.HTTPPort} {
+			if n := cfg.Masters; n != 1 && n != 3 && n != 5 {
+				return usagef("--masters %d: want 1, 3 or 5", n)
+			}
+			for _, port := range []int{cfg.NATSPort, cfg.DataPort, cfg.RaftPort, cfg.HTTPPort} {
 				if port < 0 || port > 65000 {
 					return usagef("port %d: want 0 (free ones) to 65000", port)
 				}
@@ -64,9 +67,11 @@ func (a *app) localUp(dir *string) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	flags.IntVar(&cfg.Masters, "masters", 3, "how many masters: 1, 3 or 5")
 	flags.IntVar(&cfg.Chunkservers, "chunkservers", 5, "how many chunkservers")
 	flags.IntVar(&cfg.NATSPort, "port", intEnvOr("CAIRN_LOCAL_PORT", 4222), "`PORT` of NATS (or CAIRN_LOCAL_PORT); 0 picks a free one")
 	flags.IntVar(&cfg.DataPort, "data-port", intEnvOr("CAIRN_LOCAL_DATA_PORT", 7500), "first `PORT` for data (or CAIRN_LOCAL_DATA_PORT)")
+	flags.IntVar(&cfg.RaftPort, "raft-port", intEnvOr("CAIRN_LOCAL_RAFT_PORT", 7400), "first `PORT` between masters (or CAIRN_LOCAL_RAFT_PORT)")
 	flags.IntVar(&cfg.HTTPPort, "http-port", intEnvOr("CAIRN_LOCAL_HTTP_PORT", 7480), "first `PORT` for metrics, chunkservers 100 later (or CAIRN_LOCAL_HTTP_PORT)")
 	return cmd
 }

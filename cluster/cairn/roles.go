@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/cairnfs/cairn/cluster"
 	"github.com/cairnfs/cairn/cluster/monitor"
 	"github.com/cairnfs/cairn/master"
+	"github.com/cairnfs/cairn/master/oplog"
 )
 
 // ready tells whoever started the process that it can serve, then waits for the signal to stop.
@@ -85,13 +87,18 @@ func (a *app) masterCommand() *cobra.Command {
 	cfg := master.Config{}
 	var http httpFlag
 	var insecure bool
+	var peers []string
 	cmd := &cobra.Command{
-		Use:   "master --id ID --data DIR",
-		Short: "Run a master",
+		Use:   "master --id ID --data DIR [--peers ID=HOST:PORT,…]",
+		Short: "Run a master, alone or as one of a group",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cfg.ID == "" || cfg.Dir == "" {
 				return usagef("a master needs --id and --data: %s", cmd.UseLine())
+			}
+			var err error
+			if cfg.Peers, err = parsePeers(cfg.ID, peers, insecure); err != nil {
+				return err
 			}
 			cfg.Cluster, cfg.NATS.URL, cfg.Log = a.cluster, a.natsURL, a.logger()
 			m, err := master.Start(cmd.Context(), cfg)
@@ -104,9 +111,42 @@ func (a *app) masterCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&cfg.ID, "id", "", "the master's `ID`: m1, say")
 	cmd.Flags().StringVar(&cfg.Dir, "data", "", "keep the operation log and checkpoints in `DIR`")
+	cmd.Flags().StringSliceVar(&peers, "peers", nil, "the 3 or 5 masters of the group, this one too, as `ID=HOST:PORT`,…; counts at the first start (none: it stands alone)")
 	http.add(cmd, masterHTTP)
 	insecureFlag(cmd, &insecure)
 	return cmd
+}
+
+// parsePeers reads --peers. The master listens at its own address among them, which is to be on loopback unless insecure.
+func parsePeers(own string, texts []string, insecure bool) (peers []oplog.Peer, err error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	if n := len(texts); n != 3 && n != 5 {
+		return nil, usagef("--peers names %d masters: want 3 or 5, or no --peers for one that stands alone", n)
+	}
+	listed := false
+	for _, text := range texts {
+		id, address, ok := strings.Cut(text, "=")
+		host, _, err := net.SplitHostPort(address)
+		if !ok || id == "" || err != nil || host == "" {
+			return nil, usagef("--peers %q: want ID=HOST:PORT, as in m1=127.0.0.1:7400", text)
+		}
+		if slices.ContainsFunc(peers, func(p oplog.Peer) bool { return p.ID == id || p.Addr == address }) {
+			return nil, usagef("--peers %q: its id or address is listed twice", text)
+		}
+		if id == own {
+			listed = true
+			if _, _, err := cluster.CheckListen(address, insecure); err != nil {
+				return nil, err
+			}
+		}
+		peers = append(peers, oplog.Peer{ID: id, Addr: address})
+	}
+	if !listed {
+		return nil, usagef("--peers lacks this master, %s", own)
+	}
+	return peers, nil
 }
 
 func (a *app) chunkserverCommand() *cobra.Command {

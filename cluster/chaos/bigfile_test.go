@@ -24,7 +24,7 @@ var bigBytes = flag.Int64("chaos.bytes", 256<<20, "the size of the file that is 
 func TestAChunkserverIsKilledDuringPutAndGet(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r := newRig(t, ctx, 5)
+	r := newRig(t, ctx, 1, 5)
 	local := filepath.Join(t.TempDir(), "local")
 	want := writeNoise(t, local, *bigBytes)
 

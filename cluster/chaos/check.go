@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/clientlib/record"
@@ -33,7 +34,7 @@ func (r *run) check(ctx context.Context) error {
 		return err
 	}
 	for _, name := range r.parts.Names() {
-		if name != "nats" && name != "m1" {
+		if strings.HasPrefix(name, "cs") {
 			if err := r.parts.Stop(name); err != nil {
 				return err
 			}

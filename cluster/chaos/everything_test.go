@@ -30,7 +30,7 @@ const (
 func TestEverythingIsKilled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*rounds+1)*time.Minute)
 	defer cancel()
-	r := newRig(t, ctx, 5)
+	r := newRig(t, ctx, 3, 5)
 	for round := range *rounds {
 		tree, log := fmt.Sprintf("/tree%d", round), fmt.Sprintf("/log%d", round)
 		local := filepath.Join(runtime.GOROOT(), "src", "net")
@@ -74,35 +74,41 @@ func TestEverythingIsKilled(t *testing.T) {
 	}
 }
 
-// The master alone is killed and started again, twice, while producers append: they go on.
-func TestTheMasterIsKilled(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	r := newRig(t, ctx, 5)
-	var failed [appenders]error
-	var offsets [appenders][]int64
-	var wg sync.WaitGroup
-	for i := range appenders {
-		wg.Go(func() { offsets[i], failed[i] = r.appendLines(ctx, "/log", i) })
-	}
-	for range 2 {
-		select {
-		case <-time.After(r.between(200*time.Millisecond, linesWithin/2)):
-		case <-ctx.Done():
-		}
-		if err := r.Kill("m1"); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Start(ctx, "m1"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wg.Wait()
-	if err := errors.Join(failed[:]...); err != nil {
-		t.Error(err)
-	}
-	if err := r.checkLines(ctx, "/log", offsets[:]); err != nil {
-		t.Error(err)
+// A master is killed and started again, one after the other, while producers append: they go on, whether it was the acting
+// one or not, whether there are others or not.
+func TestMastersAreKilled(t *testing.T) {
+	for _, masters := range []int{1, 3} {
+		t.Run(fmt.Sprintf("of %d", masters), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			r := newRig(t, ctx, masters, 5)
+			var failed [appenders]error
+			var offsets [appenders][]int64
+			var wg sync.WaitGroup
+			for i := range appenders {
+				wg.Go(func() { offsets[i], failed[i] = r.appendLines(ctx, "/log", i) })
+			}
+			for i := range 3 {
+				select {
+				case <-time.After(r.between(200*time.Millisecond, linesWithin/3)):
+				case <-ctx.Done():
+				}
+				name := fmt.Sprintf("m%d", i%masters+1)
+				if err := r.Kill(name); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Start(ctx, name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wg.Wait()
+			if err := errors.Join(failed[:]...); err != nil {
+				t.Error(err)
+			}
+			if err := r.checkLines(ctx, "/log", offsets[:]); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

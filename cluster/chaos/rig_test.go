@@ -30,7 +30,7 @@ type rig struct {
 }
 
 // newRig starts a cluster that ends with the test. If the test fails, the processes' last words are logged.
-func newRig(t *testing.T, ctx context.Context, chunkservers int) *rig {
+func newRig(t *testing.T, ctx context.Context, masters, chunkservers int) *rig {
 	t.Helper()
 	binary, err := processes.Build(ctx, t.TempDir())
 	if err != nil {
@@ -40,7 +40,7 @@ func newRig(t *testing.T, ctx context.Context, chunkservers int) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts, err := processes.StartCluster(ctx, processes.Config{Binary: binary, Dir: t.TempDir(), Chunkservers: chunkservers, Racks: 2, Log: log})
+	parts, err := processes.StartCluster(ctx, processes.Config{Binary: binary, Dir: t.TempDir(), Masters: masters, Chunkservers: chunkservers, Racks: 2, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,10 +22,12 @@ import (
 // Config says what cluster is made where there is none yet.
 type Config struct {
 	Cluster      string // its name
+	Masters      int    // 1, 3 or 5
 	Chunkservers int    // from 1, on two racks in turn
-	// The first ports, on 127.0.0.1. Chunkservers take DataPort and those that follow for data; masters take HTTPPort
-	// and those that follow for metrics, chunkservers those from HTTPPort+100. 0 picks free ones, once.
-	NATSPort, DataPort, HTTPPort int
+	// The first ports, on 127.0.0.1. Chunkservers take DataPort and those that follow for data; masters take RaftPort and
+	// those that follow to talk to each other, HTTPPort and those that follow for metrics, chunkservers those from
+	// HTTPPort+100. 0 picks free ones, once.
+	NATSPort, DataPort, RaftPort, HTTPPort int
 }
 
 // chunkserverHTTP is how far the chunkservers' HTTP ports are from the masters'.
@@ -123,13 +125,33 @@ func arrange(dir string, cfg Config) (layout, error) {
 		l.Parts = append(l.Parts, Part{Name: name, Role: role, Args: args, HTTP: "http://" + http})
 		return err
 	}
-	err = add("m1", "master", 0, "--id", "m1")
+	peers, err := groupOf(cfg, &ports)
+	for i := range cfg.Masters {
+		name := "m" + strconv.Itoa(i+1)
+		err = errors.Join(err, add(name, "master", i, append([]string{"--id", name}, peers...)...))
+	}
 	for i := range cfg.Chunkservers {
 		data, listenErr := ports.address(cfg.DataPort, i)
 		err = errors.Join(err, listenErr, add("cs"+strconv.Itoa(i+1), "chunkserver", chunkserverHTTP+i,
 			"--listen", data, "--rack", fmt.Sprintf("rack%d", i%2+1)))
 	}
 	return l, err
+}
+
+// groupOf is the argument that makes masters a group, none for one master.
+func groupOf(cfg Config, ports *freePorts) ([]string, error) {
+	if cfg.Masters == 1 {
+		return nil, nil
+	}
+	var peers []string
+	for i := range cfg.Masters {
+		address, err := ports.address(cfg.RaftPort, i)
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, fmt.Sprintf("m%d=%s", i+1, address))
+	}
+	return []string{"--peers", strings.Join(peers, ",")}, nil
 }
 
 // freePorts draws free ports and keeps them until all are drawn, so that none is drawn twice.

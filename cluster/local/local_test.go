@@ -22,7 +22,7 @@ func TestUpKillStartDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	c, err := Make(dir, Config{Cluster: "test", Chunkservers: 3})
+	c, err := Make(dir, Config{Cluster: "test", Masters: 1, Chunkservers: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestUpKillStartDown(t *testing.T) {
 		t.Errorf("a process that is none: %v", err)
 	}
 	// Another command finds the same cluster, and its data after down and up.
-	c, err = Make(dir, Config{Cluster: "other", Chunkservers: 4})
+	c, err = Make(dir, Config{Cluster: "other", Masters: 1, Chunkservers: 4})
 	if err != nil || c.Name() != "test" {
 		t.Fatalf("a running cluster was changed: %v", err)
 	}
@@ -109,7 +109,7 @@ func (c *Cluster) pids(t *testing.T) map[string]int {
 
 // A process id that belongs to another process by now is left alone.
 func TestAnotherProcessWithTheIdIsLeftAlone(t *testing.T) {
-	c, err := Make(t.TempDir(), Config{Cluster: "test", Chunkservers: 1})
+	c, err := Make(t.TempDir(), Config{Cluster: "test", Masters: 1, Chunkservers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestWhatCannotBe(t *testing.T) {
 	if _, err := Make(dir, Config{}); err == nil || errors.Is(err, ErrNone) {
 		t.Errorf("a damaged cluster.json: %v", err)
 	}
-	c, err := Make(t.TempDir(), Config{Cluster: "test", Chunkservers: 1})
+	c, err := Make(t.TempDir(), Config{Cluster: "test", Masters: 1, Chunkservers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

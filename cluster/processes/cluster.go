@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,12 +22,13 @@ const startPatience = 30 * time.Second
 type Config struct {
 	Binary       string    // the cairn command
 	Dir          string    // where everything is kept; must exist
+	Masters      int       // 3 or 5 form a group; 0 and 1: one that stands alone
 	Chunkservers int       // from 1
 	Racks        int       // the chunkservers are spread over so many racks in turn
 	Log          io.Writer // takes every process's stderr; nil discards
 }
 
-// Cluster is a local cluster of separate processes: "nats", "m1", "cs1", "cs2", …. Its methods are safe for
+// Cluster is a local cluster of separate processes: "nats", "m1", …, "cs1", "cs2", …. Its methods are safe for
 // concurrent use.
 type Cluster struct {
 	config Config
@@ -43,7 +46,7 @@ type role struct {
 	process *Process // nil while it does not run
 }
 
-// StartCluster starts NATS, a master and the chunkservers and returns when each is ready. That the master has heard
+// StartCluster starts NATS, the masters and the chunkservers and returns when each is ready. That the master has heard
 // of the chunkservers is for the caller to see.
 func StartCluster(ctx context.Context, cfg Config) (*Cluster, error) {
 	c := &Cluster{config: cfg, servers: map[string]string{}}
@@ -61,10 +64,17 @@ func (c *Cluster) start(ctx context.Context) error {
 	c.url = c.role("nats").process.Ready()
 	// Started again it listens where the others look for it.
 	c.role("nats").args = []string{"nats", "--listen", c.url[len("nats://"):]}
-	c.add("m1", "master", "--nats", c.url, "--id", "m1", "--data", filepath.Join(c.config.Dir, "m1"))
+	peers, err := c.group()
+	if err != nil {
+		return err
+	}
+	for i := range max(c.config.Masters, 1) {
+		name := fmt.Sprintf("m%d", i+1)
+		c.add(name, append([]string{"master", "--nats", c.url, "--id", name, "--data", filepath.Join(c.config.Dir, name), "--http", ""}, peers...)...)
+	}
 	for i := range c.config.Chunkservers {
 		name := fmt.Sprintf("cs%d", i+1)
-		c.add(name, "chunkserver", "--nats", c.url, "--data", filepath.Join(c.config.Dir, name), "--listen", "127.0.0.1:0",
+		c.add(name, "chunkserver", "--nats", c.url, "--data", filepath.Join(c.config.Dir, name), "--listen", "127.0.0.1:0", "--http", "",
 			"--rack", fmt.Sprintf("rack%d", i%max(c.config.Racks, 1)+1))
 	}
 	for _, name := range c.Names()[1:] {
@@ -73,6 +83,23 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// group is the argument that makes masters a group, on ports that are free now; none for one master.
+func (c *Cluster) group() (args []string, err error) {
+	if c.config.Masters <= 1 {
+		return nil, nil
+	}
+	var peers []string
+	for i := range c.config.Masters {
+		listener, listenErr := net.Listen("tcp", "127.0.0.1:0")
+		if listenErr != nil {
+			return nil, listenErr
+		}
+		defer func() { err = errors.Join(err, listener.Close()) }() // in the end, so that none is drawn twice
+		peers = append(peers, fmt.Sprintf("m%d=%s", i+1, listener.Addr()))
+	}
+	return []string{"--peers", strings.Join(peers, ",")}, nil
 }
 
 func (c *Cluster) add(name string, args ...string) {
@@ -167,8 +194,8 @@ func (c *Cluster) take(name string) *Process {
 	return p
 }
 
-// Close ends every process, NATS last. What they stored stays. The master goes before the chunkservers: it would take
-// each that stops for lost.
+// Close ends every process, NATS last. What they stored stays. The masters go before the chunkservers: they would
+// take each that stops for lost.
 func (c *Cluster) Close() error {
 	var failed []error
 	for _, name := range c.stopOrder() {
