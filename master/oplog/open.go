@@ -35,7 +35,7 @@ const (
 	groupElectionTimeout = 800 * time.Millisecond
 	minElectionTimeout   = 10 * time.Millisecond
 	// commitInterval is how soon a standby hears that an entry was committed if no other follows.
-	commitInterval = 10 * time.Millisecond
+	commitInterval = 100 * time.Millisecond
 	// trailingEntries stay in the log behind a checkpoint, so that a standby that was away for a moment is not
 	// sent all of it.
 	trailingEntries      = 1024
