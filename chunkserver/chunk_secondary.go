@@ -115,9 +115,11 @@ func (j *chainJoin) run(ctx context.Context, cs *Chunkserver, open *pb.ChainOpen
 		Digest: open.Digest, Length: open.Length, CommitLength: open.CommitLength, Synced: open.Synced,
 	}
 	var below *pb.ChainOpened
-	j.down, below, err = dataplane.OpenChain(ctx, next)
+	j.down, below, err = openBelow(ctx, next)
 	member := open.Members[next.Position].Id
 	switch {
+	case err != nil && ctx.Err() != nil: // this server gave up
+		return err
 	case err != nil:
 		j.answer.Code, j.answer.Detail, j.answer.Accused = uint32(gfs.CodeOf(err)), err.Error(), member
 	case below.Code != 0:

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/cairnfs/cairn/chunkserver/dataplane"
 	"github.com/cairnfs/cairn/chunkserver/mutation"
 	"github.com/cairnfs/cairn/chunkserver/store"
@@ -43,16 +45,31 @@ const (
 	// createPatience is how long a new chunk's members have to make their replicas.
 	createPatience = 3 * time.Second
 	createPause    = 10 * time.Millisecond
+	// openTimeout is what the members have to open their chain, all of them, and memberTimeout what one has to answer
+	// a request: a member that is stopped meanwhile must be named before the master gives its primary up.
+	openTimeout   = 6 * time.Second
+	memberTimeout = 6 * time.Second
+	// busyPatience is how long members without room are asked again.
+	busyPatience = 3 * time.Second
+	busyPause    = 50 * time.Millisecond
 	// activateTimeout bounds all of it: a chunk of differences over a slow link.
 	activateTimeout = 30 * time.Second
 	// patchBytes is how much of a patch travels in one frame.
 	patchBytes = 4 << 20
 )
 
-// run fails with an error, and with accused set if it is a member's fault. It ends with ctx.
+// run fails with an error, and with accused set if it is a member's fault. It ends with ctx; that is nobody's fault.
 func (a *activation) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, activateTimeout)
+	bounded, cancel := context.WithTimeout(ctx, activateTimeout)
 	defer cancel()
+	err := a.bringIn(bounded)
+	if ctx.Err() != nil {
+		a.accused = ""
+	}
+	return err
+}
+
+func (a *activation) bringIn(ctx context.Context) error {
 	if err := a.replica.Activate(a.version); err != nil {
 		return err
 	}
@@ -82,11 +99,15 @@ func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
 	}
 	began := a.cs.now()
 	for reconciled := 0; ; {
-		down, opened, err := dataplane.OpenChain(ctx, open)
+		down, opened, err := openBelow(ctx, open)
 		switch {
 		case err != nil:
 			a.accused = a.members[1].Id
 			return err
+		case gfs.Code(opened.Code) == gfs.CodeBusy && a.cs.now().Sub(began) < busyPatience: // somebody has no room, and is well
+			if err := pause(ctx, busyPause); err != nil {
+				return err
+			}
 		case gfs.Code(opened.Code) == gfs.CodeNoReplica && a.fresh && a.cs.now().Sub(began) < createPatience:
 			if err := pause(ctx, createPause); err != nil {
 				return err
@@ -109,6 +130,22 @@ func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
 			}
 		}
 	}
+}
+
+// openBelow opens the chain at the member at open.Position. Those further down get less time, so that it is the one
+// just before a member that is silent who names it.
+func openBelow(ctx context.Context, open *pb.ChainOpen) (*dataplane.Downstream, *pb.ChainOpened, error) {
+	n := len(open.Members)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
+	defer cancel()
+	return dataplane.OpenChain(ctx, open)
+}
+
+// callMember sends a request to a member and waits for its answer.
+func callMember(ctx context.Context, member *pb.Server, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+	return dataplane.Call(ctx, member.Address, op, request, reply, payload...)
 }
 
 // pause waits, or ends with ctx and its error.
@@ -142,7 +179,7 @@ func (a *activation) reconcileAll(ctx context.Context, differing []string, diges
 func (a *activation) reconcile(ctx context.Context, member *pb.Server, digest store.Digest) error {
 	var theirs pb.DigestReply
 	request := &pb.Digest{Handle: uint64(a.replica.Handle()), Version: uint64(a.version)}
-	if err := dataplane.Call(ctx, member.Address, wire.OpDigest, request, &theirs); err != nil {
+	if err := callMember(ctx, member, wire.OpDigest, request, &theirs); err != nil {
 		return err
 	}
 	if theirs.Code != 0 {
@@ -196,7 +233,7 @@ func (a *activation) sendPatch(ctx context.Context, member *pb.Server, patch *pb
 		payload = append(payload, table)
 	}
 	var reply pb.PatchReply
-	if err := dataplane.Call(ctx, member.Address, wire.OpPatch, patch, &reply, payload...); err != nil {
+	if err := callMember(ctx, member, wire.OpPatch, patch, &reply, payload...); err != nil {
 		return err
 	}
 	return gfs.FromCode(gfs.Code(reply.Code), reply.Detail)

@@ -1,0 +1,108 @@
+package chunkserver_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// opener is a member that answers the attempts to open a chain with the codes given, and then no longer.
+func opener(t *testing.T, codes ...gfs.Code) (member *pb.Server, silent <-chan struct{}) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			tcp, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer tcp.Close()
+			h, err := wire.NewReader(tcp).Next()
+			switch {
+			case err != nil || h.Op != wire.OpChainOpen:
+				t.Errorf("%s frame, %v", h.Op, err)
+			case len(codes) == 0:
+				close(asked)
+			default:
+				reply := wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}
+				if err := wire.NewWriter(tcp).Frame(reply, &pb.ChainOpened{Code: uint32(codes[0])}); err != nil {
+					t.Error(err)
+				}
+				codes = codes[1:]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-done
+	})
+	return &pb.Server{Id: "00000000000000ff", Address: listener.Addr().String()}, asked
+}
+
+// grantWith has server 0 promise a version and be granted it with a member that is no chunkserver.
+func (r *rig) grantWith(member *pb.Server) <-chan *pb.GrantReply {
+	r.t.Helper()
+	first := r.create(3, 0)
+	version := r.nextVersion()
+	if _, err := r.prepare(0, 3, version, first); err != nil {
+		r.t.Fatal(err)
+	}
+	order := &pb.GrantOrder{
+		Header: r.header(0), Handle: 3, Version: uint64(version), Members: []*pb.Server{r.member(0), member}, LeaseMs: 60000,
+	}
+	answer := make(chan *pb.GrantReply, 1)
+	go func() {
+		reply := &pb.GrantReply{}
+		if err := r.order(0, messages.CommandGrant, order, reply); err != nil {
+			reply = nil
+		}
+		answer <- reply
+	}()
+	return answer
+}
+
+func TestAPrimaryThatStopsAccusesNobody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	member, asked := opener(t)
+	answer := r.grantWith(member)
+	<-asked
+	r.stop(0)
+	if reply := <-answer; reply != nil {
+		t.Fatalf("answered %v", reply)
+	}
+}
+
+func TestAMemberWithoutRoomIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	member, asked := opener(t, gfs.CodeBusy, gfs.CodeBusy)
+	answer := r.grantWith(member)
+	select {
+	case <-asked:
+	case reply := <-answer:
+		t.Fatalf("answered %v", reply)
+	}
+}
+
+// A member that stops before its chain is open is named while the master still waits for the primary.
+func TestAMemberThatStopsBeforeItsChainIsOpenIsNamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	member, _ := opener(t)
+	began := time.Now()
+	reply := <-r.grantWith(member)
+	if took := time.Since(began); reply.GetAccused() != member.Id || took > 9*time.Second {
+		t.Fatalf("answered %v after %v", reply, took)
+	}
+}
