@@ -61,6 +61,9 @@ func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
 			if c.overtaken {
 				join.answer = openedError(gfs.Errorf(gfs.CodeStaleVersion, "version %s of chunk %s was overtaken by another", version, c.handle))
 			}
+			if up.Lost() && join.answer.Code == 0 { // it was told before this server was a member, and will not be again
+				join.answer = openedError(gfs.Errorf(gfs.CodeUnavailable, "the predecessor in version %s of chunk %s has gone", version, c.handle))
+			}
 			if join.answer.Code != 0 || len(join.answer.Differing) > 0 {
 				if join.down != nil {
 					join.down.Drop()

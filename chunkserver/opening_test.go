@@ -1,7 +1,10 @@
 package chunkserver_test
 
 import (
+	"errors"
+	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,5 +107,55 @@ func TestAMemberThatStopsBeforeItsChainIsOpenIsNamed(t *testing.T) {
 	reply := <-r.grantWith(member)
 	if took := time.Since(began); reply.GetAccused() != member.Id || took > 9*time.Second {
 		t.Fatalf("answered %v after %v", reply, took)
+	}
+}
+
+// A predecessor that goes while the rest of the chain is being opened leaves no member behind that waits for it: such
+// a one would keep its successor waiting too, and its replica could not be deleted.
+func TestAPredecessorThatGoesEarlyLeavesNoMember(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	first := r.create(3, 0)
+	version := r.nextVersion()
+	if _, err := r.prepare(0, 3, version, first); err != nil {
+		t.Fatal(err)
+	}
+	other := dial(t, r.servers[0].Addr())
+	var digest pb.DigestReply
+	other.call(wire.OpDigest, &pb.Digest{Handle: 3}, &digest)
+
+	above := dial(t, r.servers[0].Addr())
+	above.send(wire.OpChainOpen, &pb.ChainOpen{
+		Handle: 3, Version: uint64(version), Position: 1, Digest: digest.Digest, Members: []*pb.Server{
+			{Id: "00000000000000fe", Address: "127.0.0.1:1"}, r.member(0), {Id: "00000000000000ff", Address: listener.Addr().String()},
+		},
+	}, func(wire.Header, *wire.Reader) error { return nil })
+	below, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer below.Close()
+	in := wire.NewReader(below)
+	h, err := in.Next()
+	if err != nil || in.Discard() != nil {
+		t.Fatal(err)
+	}
+	above.close()
+	for range 50 { // long enough to be noticed
+		other.call(wire.OpDigest, &pb.Digest{Handle: 4}, &digest)
+	}
+	if err := wire.NewWriter(below).Frame(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, &pb.ChainOpened{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := below.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := in.Next(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("%s frame, %v: want the end of the stream", h.Op, err)
 	}
 }

@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"sync/atomic"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -14,7 +16,11 @@ type Upstream struct {
 	conn *conn
 	open uint64 // request id of ChainOpen
 	last uint64 // request id of ChainClose, set before the sink hears of it
+	lost atomic.Bool
 }
+
+// Lost reports whether the stream has ended. It is true before the sink's Lost is called.
+func (u *Upstream) Lost() bool { return u.lost.Load() }
 
 // Opened answers ChainOpen.
 func (u *Upstream) Opened(reply *pb.ChainOpened) {
@@ -55,6 +61,7 @@ func (c *conn) onChainOpen(h wire.Header) error {
 	up := &Upstream{conn: c, open: h.RequestID}
 	sink := c.server.handler.OpenChain(open, up)
 	err := c.chain(up, sink)
+	up.lost.Store(true)
 	sink.Lost(err)
 	return err
 }
