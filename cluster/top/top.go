@@ -142,7 +142,7 @@ func (s *screen) draw() error {
 		if !s.view.known && s.view.state.Err == nil {
 			return nil // nothing to tell yet
 		}
-		return json.NewEncoder(s.Out).Encode(s.view.Snapshot(s.Cluster, now))
+		return json.NewEncoder(s.Out).Encode(s.view.Snapshot(s.Cluster, now.UTC()))
 	}
 	width, height := s.Size()
 	var picture bytes.Buffer
