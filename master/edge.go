@@ -122,18 +122,21 @@ func (e *edge) mutate(r *bus.Request, m *pb.NamespaceMutation) {
 		}
 		r.Reply(outcome.Reply)
 		if !outcome.Repeated {
-			e.mutated(m, outcome.Reply.GetStatus())
+			e.mutated(m, outcome)
 		}
 	})
 }
 
 // mutated tells monitoring of files that came and went.
-func (e *edge) mutated(m *pb.NamespaceMutation, status *pb.FileStatus) {
+func (e *edge) mutated(m *pb.NamespaceMutation, outcome namespace.Outcome) {
 	switch op := m.GetOperation().(type) {
 	case *pb.NamespaceMutation_CreateFile:
+		if !outcome.Made {
+			return // one that exists was opened
+		}
 		e.event(&pb.Event{Kind: messages.EventFileCreated, Path: op.CreateFile.GetPath()})
 	case *pb.NamespaceMutation_Remove:
-		if status != nil {
+		if outcome.Reply.GetStatus() != nil {
 			e.event(&pb.Event{Kind: messages.EventFileDeleted, Path: op.Remove.GetPath()})
 		}
 	}

@@ -61,7 +61,7 @@ func sameOutcome(a, b Outcome) bool {
 		return false
 	}
 	return a.Epoch == b.Epoch && a.First == b.First && a.Count == b.Count && a.Chunk == b.Chunk && a.More == b.More &&
-		a.Repeated == b.Repeated && slices.Equal(a.Dropped, b.Dropped)
+		a.Repeated == b.Repeated && a.Made == b.Made && slices.Equal(a.Dropped, b.Dropped)
 }
 
 func codeOf(out Outcome) gfs.Code {

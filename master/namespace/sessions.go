@@ -79,11 +79,12 @@ func (s *State) mutate(m *pb.NamespaceMutation) Outcome {
 
 // answer runs a mutation's operation.
 func (s *State) answer(m *pb.NamespaceMutation) Outcome {
+	next := s.nextFile
 	status, err := s.operate(m)
 	if err != nil {
 		return failed(err)
 	}
-	return Outcome{Reply: &pb.NamespaceReply{Status: status}}
+	return Outcome{Reply: &pb.NamespaceReply{Status: status}, Made: s.nextFile != next}
 }
 
 // registerSession begins a session. To register it again keeps it alive and forgets nothing.

@@ -45,6 +45,7 @@ func New() *State {
 type Outcome struct {
 	Err      *gfs.Error         // nil if the command took effect
 	Reply    *pb.NamespaceReply // of a NamespaceMutation; not nil without Err, its status may be nil
+	Made     bool               // the mutation made a file or directory; not known of one that is Repeated
 	Repeated bool               // the mutation had been applied before: Reply or Err is that of the first time
 	Epoch    gfs.Epoch          // the epoch that BeginEpoch began
 	First    gfs.ChunkHandle    // ReserveHandles: the first of the Count handles set aside

@@ -28,6 +28,19 @@ func create(tb testing.TB, s *State, path string) gfs.FileID {
 	return gfs.FileID(out.Reply.Status.FileId)
 }
 
+// Monitoring hears of files that were made, not of those that an opening for writing found.
+func TestOpeningAnExistingFileMakesNone(t *testing.T) {
+	s := begun(t)
+	for _, c := range []struct {
+		replace, made bool
+	}{{false, true}, {false, false}, {true, true}} {
+		out := mustApply(t, s, record(&pb.NamespaceMutation_CreateFile{CreateFile: &pb.CreateFile{Path: "/a", Mode: 0o644, Replace: c.replace}}))
+		if out.Made != c.made {
+			t.Errorf("create with replace %v: made %v, want %v", c.replace, out.Made, c.made)
+		}
+	}
+}
+
 func mkdir(tb testing.TB, s *State, path string) {
 	tb.Helper()
 	mustApply(tb, s, record(&pb.NamespaceMutation_MakeDirectory{MakeDirectory: &pb.MakeDirectory{Path: path, Mode: 0o755, Parents: true}}))
