@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"sync"
 	"testing"
@@ -253,5 +254,29 @@ func TestManySmallWritesAreJoined(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, strings.NewReader("")); n != 0 || err != nil {
 		t.Error(err)
+	}
+}
+
+// What ends a stream says nothing of what its chunk was sent before.
+func TestALostAcknowledgementIsNoFailure(t *testing.T) {
+	var lent buffers
+	s := newStream(&openFile{room: room{size: 100}})
+	s.appends, s.window.appends = true, true
+	push := func(m mutation) *mutation {
+		m.data, m.done, m.sequence = lent.get(1), make(chan struct{}), uint64(len(s.window.entries)+1)
+		s.window.push(&m)
+		return &m
+	}
+	sent := push(mutation{state: waiting, sent: true, ever: true})
+	full := push(mutation{state: refused, sent: true, ever: true})
+	fresh := push(mutation{state: waiting})
+	s.giveUp(gfs.Errorf(gfs.CodeNotExist, "the file was removed"))
+	if !errors.Is(sent.err, ErrOutcomeUnknown) || !errors.Is(sent.err, fs.ErrNotExist) {
+		t.Errorf("sent and not answered: %v", sent.err)
+	}
+	for _, m := range []*mutation{full, fresh} {
+		if m.err == nil || errors.Is(m.err, ErrOutcomeUnknown) {
+			t.Errorf("not in the file for certain: %v", m.err)
+		}
 	}
 }

@@ -266,7 +266,7 @@ func (s *stream) giveUp(err error) {
 	for _, m := range s.window.drain() {
 		switch {
 		case s.appends && m.state == acked: // decided before
-		case m.ever && mayStillTakeEffect(err):
+		case m.sent && m.state != refused: // err is about going on, not about what this chunk was sent before
 			s.settle(m, 0, outcomeUnknown(err))
 		default:
 			s.settle(m, 0, err)
