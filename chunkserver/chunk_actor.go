@@ -189,10 +189,15 @@ func (c *chunk) whenDrained(f func()) {
 
 // endOrder gives up being the primary: whoever waits is told why.
 func (c *chunk) endOrder(why error) {
+	c.endOrderBefore(1, why, why)
+}
+
+// endOrderBefore is endOrder where nobody has applied anything from serial on: those who wait for that are refused.
+func (c *chunk) endOrderBefore(serial gfs.Serial, why, refused error) {
 	if c.order == nil {
 		return
 	}
-	c.replies = c.order.End(why, c.replies[:0])
+	c.replies = c.order.EndBefore(serial, why, refused, c.replies[:0])
 	c.order = nil
 	c.answer()
 }

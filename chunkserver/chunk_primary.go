@@ -234,27 +234,28 @@ func (c *chunk) onSuccessorLost(err error) {
 	}
 }
 
-// onApplyFailed ends the version because this server's disk cannot go on. A full disk is told to whoever wrote, and
-// the members stay as they are; otherwise the chunk goes on without this server, and clients find out where.
-func (c *chunk) onApplyFailed(err error) {
+// onApplyFailed ends the version because this server's disk cannot go on. A full disk is told to whoever wrote what
+// nobody has applied, and the members stay as they are; otherwise the chunk goes on without this server, and clients
+// find out where. What was applied or sent on before may be committed in the next version: its clients find that out.
+func (c *chunk) onApplyFailed(serial gfs.Serial, err error) {
 	c.log.WithError(err).WithField("version", c.version.String()).Error("mutation not applied")
 	full := gfs.CodeOf(err) == gfs.CodeNoSpace
-	answer := c.notPrimary()
+	refused := c.notPrimary()
 	if full {
-		answer = err
+		refused = err
 	}
 	switch c.role {
 	case secondary:
 		c.accuse(c.cs.ID(), err.Error())
 	case primary:
 		c.freeze()
-		c.endOrder(answer)
+		c.endOrderBefore(serial, c.notPrimary(), refused)
 		if full {
 			c.complainAbout("", pb.Report_RENEW, err.Error())
 		} else {
 			c.complainAbout(c.cs.ID(), pb.Report_UNREACHABLE, err.Error())
 		}
 	case bystander:
-		c.endOrder(answer)
+		c.endOrderBefore(serial, c.notPrimary(), refused)
 	}
 }

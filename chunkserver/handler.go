@@ -70,10 +70,10 @@ func (e chunkEvents) forwardFailed(p *pipeline, err error) {
 	})
 }
 
-func (e chunkEvents) applyFailed(p *pipeline, err error) {
+func (e chunkEvents) applyFailed(p *pipeline, serial gfs.Serial, err error) {
 	e.chunk.send(func(c *chunk) {
 		if p == c.pipe || p == c.draining {
-			c.onApplyFailed(err)
+			c.onApplyFailed(serial, err)
 		}
 	})
 }

@@ -43,8 +43,9 @@ type pipelineEvents interface {
 	applied(p *pipeline, serial gfs.Serial)
 	// forwardFailed: the successor is lost. What was put in is still applied here.
 	forwardFailed(p *pipeline, err error)
-	// applyFailed: this server cannot go on with the chunk in this version.
-	applyFailed(p *pipeline, err error)
+	// applyFailed: this server cannot go on with the chunk in this version. Nothing from serial on was applied here or
+	// sent on, nor will be.
+	applyFailed(p *pipeline, serial gfs.Serial, err error)
 	// drained: end was called, and nothing is being written any more. It is the last event.
 	drained(p *pipeline)
 }
@@ -153,8 +154,9 @@ func (p *pipeline) carryOut(a *dataplane.Apply) {
 		return
 	}
 	// Space first: a primary whose disk is full must not send on what it cannot apply.
-	err := p.reserve(a)
+	untouched, err := a.First, p.reserve(a)
 	if err == nil {
+		untouched = a.Last() + 1
 		p.forward(func() error {
 			p.sent.Store(uint64(a.Last()))
 			return p.down.Apply(a)
@@ -163,7 +165,7 @@ func (p *pipeline) carryOut(a *dataplane.Apply) {
 	}
 	if err != nil {
 		p.broken = true
-		p.events.applyFailed(p, err) // first: the stream that ends next would be blamed on the successor
+		p.events.applyFailed(p, untouched, err) // first: the stream that ends next would be blamed on the successor
 		p.stopForwarding()
 		return
 	}

@@ -239,6 +239,18 @@ func TestEndAnswersEveryone(t *testing.T) {
 	}
 }
 
+// A disk that fills up refuses what nobody has applied; what was applied or sent on may be committed yet.
+func TestEndRefusesOnlyWhatNobodyApplied(t *testing.T) {
+	p := NewPrimary[int](start, 0, new(Table), false)
+	for who := range 3 {
+		submit(t, p, appendOf(1, uint64(who+1), 10), who+1)
+		next(t, p)
+	}
+	submit(t, p, appendOf(1, 4, 10), 4)
+	replies(t, p.Applied(1, nil))
+	replies(t, p.EndBefore(3, gfs.ErrNotPrimary, gfs.ErrNoSpace, nil), "1 not_primary", "2 not_primary", "3 no_space", "4 no_space")
+}
+
 func TestExpireAnswersThoseWhoWaitTooLong(t *testing.T) {
 	p := NewPrimary[int](start, 0, new(Table), false)
 	submit(t, p, appendOf(1, 1, 10), 1)

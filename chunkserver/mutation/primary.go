@@ -370,12 +370,22 @@ func (p *Primary[T]) Expire(limit time.Time, err error, replies []Reply[T]) []Re
 
 // End ends the chunk's mutation here: everyone is answered with err, and later requests are refused.
 func (p *Primary[T]) End(err error, replies []Reply[T]) []Reply[T] {
+	return p.EndBefore(1, err, err, replies)
+}
+
+// EndBefore is End where nobody has applied anything from serial on, nor ever will: those requests are answered with
+// refused. Earlier ones may yet be committed in another version, and are answered with err.
+func (p *Primary[T]) EndBefore(serial gfs.Serial, err, refused error, replies []Reply[T]) []Reply[T] {
 	p.frozen, p.ended = true, true
 	for p.flight.len() > 0 {
-		replies = p.answer(p.flight.pop(), 0, err, replies)
+		it, why := p.flight.pop(), err
+		if it.serial >= serial {
+			why = refused
+		}
+		replies = p.answer(it, 0, why, replies)
 	}
 	for p.waiting.len() > 0 {
-		replies = p.answer(p.waiting.pop(), 0, err, replies)
+		replies = p.answer(p.waiting.pop(), 0, refused, replies)
 	}
 	p.padding = nil
 	return replies
