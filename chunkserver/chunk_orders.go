@@ -57,8 +57,11 @@ func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, er
 	c.overtaken = false
 	replica, err := c.cs.store.Get(c.handle)
 	if err == nil {
-		if promised := replica.Status().Promised; gfs.Version(order.Version) <= promised {
-			err = gfs.Errorf(gfs.CodeStaleVersion, "chunk %s: version %s is not above %s, which is promised", c.handle, gfs.Version(order.Version), promised)
+		switch status := replica.Status(); {
+		case gfs.Version(order.Version) <= status.Promised:
+			err = gfs.Errorf(gfs.CodeStaleVersion, "chunk %s: version %s is not above %s, which is promised", c.handle, gfs.Version(order.Version), status.Promised)
+		case order.Joiner && (status.State != gfs.ReplicaLearner || order.Source.GetAddress() == ""):
+			err = gfs.Errorf(gfs.CodeConflict, "chunk %s: a %s cannot join, or has nobody to take from: clone it first", c.handle, status.State)
 		}
 	}
 	if err != nil {
@@ -70,8 +73,12 @@ func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, er
 	c.dropPatch()
 	c.whenDrained(func() {
 		var status *pb.PrepareReply
-		c.work(c.cs.disk, func(context.Context) (err error) {
-			status, err = promise(replica, order)
+		pool := c.cs.disk
+		if order.Joiner {
+			pool = c.cs.joiners
+		}
+		c.work(pool, func(ctx context.Context) (err error) {
+			status, err = c.cs.promise(ctx, replica, order)
 			return err
 		}, func(err error) {
 			answer(status, err)
@@ -81,12 +88,17 @@ func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, er
 }
 
 // promise is the slow part of Prepare: nothing is being written.
-func promise(replica *store.Replica, order *pb.PrepareOrder) (*pb.PrepareReply, error) {
+func (cs *Chunkserver) promise(ctx context.Context, replica *store.Replica, order *pb.PrepareOrder) (*pb.PrepareReply, error) {
 	if err := replica.DiscardBeyondLength(); err != nil && gfs.CodeOf(err) != gfs.CodeConflict { // closed: nothing to discard
 		return nil, err
 	}
 	if err := replica.Promise(gfs.Version(order.Version), gfs.Version(order.FromVersion), order.Joiner); err != nil {
 		return nil, err
+	}
+	if order.Joiner {
+		if err := cs.join(ctx, replica, order); err != nil {
+			return nil, err
+		}
 	}
 	digest, err := replica.Digest()
 	if err != nil {
@@ -237,9 +249,10 @@ func (c *chunk) becomePrimary(a *activation, held gfs.Version) {
 	c.log.WithField("version", c.version.String()).Debug("primary")
 }
 
-// onDigest answers a primary that brings its members up to date in a version, or whoever compares replicas (version 0).
-func (c *chunk) onDigest(request *pb.Digest, reply func(*pb.DigestReply)) {
-	refuse := func(err error) { reply(&pb.DigestReply{Code: uint32(gfs.CodeOf(err)), Detail: err.Error()}) }
+// onDigest answers a primary that brings its members up to date in a version, a joiner that takes from this replica, or
+// whoever compares replicas (version 0).
+func (c *chunk) onDigest(request *pb.Digest, reply func(*pb.DigestReply, *dataplane.Buffer)) {
+	refuse := func(err error) { reply(&pb.DigestReply{Code: uint32(gfs.CodeOf(err)), Detail: err.Error()}, nil) }
 	c.queue(func() {
 		if version := gfs.Version(request.Version); version != 0 {
 			if err := c.mayJoin(version); err != nil {
@@ -249,24 +262,46 @@ func (c *chunk) onDigest(request *pb.Digest, reply func(*pb.DigestReply)) {
 			}
 		}
 		c.whenDrained(func() {
-			var digest store.Digest
-			c.work(c.cs.disk, func(context.Context) error {
-				replica, err := c.cs.store.Get(c.handle)
+			pool := c.cs.disk
+			if len(request.Blocks) > 0 {
+				pool = c.cs.network // it waits for the peer to take them
+			}
+			c.work(pool, func(context.Context) error {
+				answer, data, err := c.cs.digest(c.handle, request)
 				if err == nil {
-					digest, err = replica.Digest()
+					reply(answer, data)
 				}
 				return err
 			}, func(err error) {
 				defer c.finish()
 				if err != nil {
 					refuse(err)
-					return
 				}
-				sum := digest.Sum()
-				reply(&pb.DigestReply{Length: digest.Length, Checksums: digest.Blocks, Digest: sum[:], UnknownBlocks: digest.Unknown})
 			})
 		})
 	}, refuse)
+}
+
+// digest is the slow part of onDigest.
+func (cs *Chunkserver) digest(handle gfs.ChunkHandle, request *pb.Digest) (*pb.DigestReply, *dataplane.Buffer, error) {
+	replica, err := cs.store.Get(handle)
+	if err != nil {
+		return nil, nil, err
+	}
+	digest, err := replica.Digest()
+	if err != nil {
+		return nil, nil, err
+	}
+	sum, status := digest.Sum(), replica.Status()
+	reply := &pb.DigestReply{
+		Length: digest.Length, Checksums: digest.Blocks, Digest: sum[:], UnknownBlocks: digest.Unknown,
+		Active: uint64(status.Active), State: uint32(status.State),
+	}
+	if len(request.Blocks) == 0 && !request.Table {
+		return reply, nil, nil
+	}
+	data, err := cs.readBlocks(replica, request, reply)
+	return reply, data, err
 }
 
 // onDelete removes the replica if it still is as stated and takes part in no version here.

@@ -49,6 +49,8 @@ type Config struct {
 	ReserveBytes  int64
 	// Incarnation tells this process from earlier ones of the same server; 0 draws one.
 	Incarnation gfs.Incarnation
+	// CopyBytesPerSecond bounds how fast replicas are brought up to date here; 0 is gfs.CopyBytesPerSecond.
+	CopyBytesPerSecond int64
 	// Log gets what a person may want to know.
 	Log *logrus.Entry
 	// Clock is the time; nil is time.Now. Random is where ids come from; nil is crypto/rand.
@@ -73,8 +75,11 @@ type Chunkserver struct {
 	service   *bus.Service
 	system    *actors.System
 	disk      *actors.Workers // waits for the disk
-	network   *actors.Workers // waits for the master
+	network   *actors.Workers // waits for the master, or for a peer to take data
 	chains    chainWorkers
+	copies    *actors.Workers // brings learners up to date
+	joiners   *actors.Workers // does the same under Prepare
+	copyPace  pacer
 	closer    closer
 	pipelines sync.WaitGroup
 	chunks    *chunkTable
@@ -94,6 +99,7 @@ type Chunkserver struct {
 const (
 	diskWorkers, diskQueue       = 8, 4096
 	networkWorkers, networkQueue = 64, 4096
+	copyQueue                    = 4 * gfs.MaxServerJoins
 )
 
 // Start opens the data directories, connects to NATS, and serves until Close. It returns when orders and data
@@ -128,6 +134,9 @@ func newChunkserver(cfg Config) (*Chunkserver, error) {
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
 	}
+	if cfg.CopyBytesPerSecond <= 0 {
+		cfg.CopyBytesPerSecond = gfs.CopyBytesPerSecond
+	}
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}
@@ -158,6 +167,9 @@ func (cs *Chunkserver) start(ctx context.Context) error {
 	cs.disk = actors.NewWorkers(diskWorkers, diskQueue)
 	cs.network = actors.NewWorkers(networkWorkers, networkQueue)
 	cs.chains = newChainWorkers()
+	cs.copies = actors.NewWorkers(gfs.MaxServerJoins, copyQueue)
+	cs.joiners = actors.NewWorkers(gfs.MaxServerJoins, copyQueue)
+	cs.copyPace.perSecond = cs.cfg.CopyBytesPerSecond
 	cs.system = actors.NewSystem(actors.Config{Log: cs.log, Crash: cfg.Crash})
 	cs.chunks = newChunkTable(cs.spawnChunk)
 	cs.heard.Store(cs.now().UnixNano())
@@ -218,6 +230,8 @@ func (cs *Chunkserver) close() error {
 		_ = cs.server.Close() // the listener's error says nothing that anybody could act on
 	}
 	if cs.network != nil {
+		cs.copies.Stop()
+		cs.joiners.Stop()
 		cs.network.Stop()
 		cs.chains.stop()
 		cs.disk.Stop()

@@ -36,7 +36,7 @@ func (h handler) Mutate(m *dataplane.Mutation) {
 	}
 }
 
-func (h handler) Digest(request *pb.Digest, reply func(*pb.DigestReply)) {
+func (h handler) Digest(request *pb.Digest, reply func(*pb.DigestReply, *dataplane.Buffer)) {
 	h.cs.chunks.send(gfs.ChunkHandle(request.Handle), routed(func(c *chunk) { c.onDigest(request, reply) }))
 }
 

@@ -29,6 +29,7 @@ func (cs *Chunkserver) serveOrders() (*bus.Service, error) {
 		endpoint(messages.CommandCreate, bus.Typed(cs.onCreate)),
 		endpoint(messages.CommandPrepare, bus.Typed(cs.onPrepare)),
 		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
+		endpoint(messages.CommandClone, bus.Typed(cs.onClone)),
 		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
 		endpoint(messages.CommandReport, bus.Typed(cs.onInventoryOrder)),
 	)
@@ -100,6 +101,17 @@ func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
 	}
 	cs.obey(r, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r)) }))
+	})
+}
+
+func (cs *Chunkserver) onClone(r *bus.Request, order *pb.CloneOrder) {
+	if order.Handle == 0 || order.Version == 0 || order.Promise <= order.Version || order.Source.GetAddress() == "" || order.Source.Id == string(cs.ID()) {
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "clone of chunk %016x in version %s, promise %s, from chunkserver %q: want another server, and a promise above the version",
+			order.Handle, gfs.Version(order.Version), gfs.Version(order.Promise), order.Source.GetId()))
+		return
+	}
+	cs.obey(r, order.Header, func() {
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onClone(order, bus.ReplyTo[*pb.CloneReply](r)) }))
 	})
 }
 

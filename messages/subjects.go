@@ -66,6 +66,7 @@ const (
 	CommandCreate  = "create"  // CreateOrder → OrderReply
 	CommandPrepare = "prepare" // PrepareOrder → PrepareReply, perhaps several with busy set before the last
 	CommandGrant   = "grant"   // GrantOrder → GrantReply
+	CommandClone   = "clone"   // CloneOrder → CloneReply
 	CommandDelete  = "delete"  // DeleteOrder → OrderReply
 	CommandReport  = "report"  // InventoryOrder → OrderReply: send the full inventory
 )
@@ -76,6 +77,7 @@ const (
 	EventChunkserverUp   = "chunkserver.up"
 	EventChunkserverDown = "chunkserver.down"
 	EventLeaseGranted    = "lease.granted"
+	EventReplicaJoined   = "replica.joined" // a stale or new replica has become a member
 	EventChunkClosed     = "chunk.closed"
 	EventChunkCorrupt    = "chunk.corrupt"
 	EventChunkSuspect    = "chunk.suspect" // every replica lost its power or its disk: one of them was believed

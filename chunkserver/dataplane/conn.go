@@ -136,6 +136,20 @@ func (c *conn) reply(h wire.Header, m proto.Message) {
 	c.out.send(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, m)
 }
 
+// replyData answers with data and waits until they are on their way. It takes over data.
+func (c *conn) replyData(h wire.Header, m proto.Message, data *Buffer) {
+	defer data.Release()
+	c.out.write.Lock()
+	err := c.out.setDeadline(len(data.Data))
+	if err == nil {
+		err = wire.NewWriter(c.tcp).Frame(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, m, data.Data)
+	}
+	c.out.write.Unlock()
+	if err != nil {
+		c.out.close() // the frame was begun
+	}
+}
+
 func (c *conn) onMutate(h wire.Header) error {
 	if err := c.in.decode(&c.mutate); err != nil {
 		return err
@@ -207,8 +221,12 @@ func (c *conn) onDigest(h wire.Header) error {
 		return err
 	}
 	c.requests.take(0)
-	c.server.handler.Digest(request, func(reply *pb.DigestReply) {
-		c.reply(h, reply)
+	c.server.handler.Digest(request, func(reply *pb.DigestReply, data *Buffer) {
+		if data == nil {
+			c.reply(h, reply)
+		} else {
+			c.replyData(h, reply, data)
+		}
 		c.requests.put(0)
 	})
 	return nil

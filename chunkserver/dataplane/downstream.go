@@ -180,25 +180,49 @@ func (d *Downstream) Wait() { <-d.done }
 // Call sends one request to the data plane at address on a connection of its own and waits for its reply, until ctx
 // ends. The error is gfs.CodeUnavailable where there is no reply; what the reply says is the caller's to look at.
 func Call(ctx context.Context, address string, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
+	data, err := call(ctx, address, op, request, reply, nil, payload...)
+	data.Release()
+	return err
+}
+
+// Fetch is a Call whose answer may have data of at most what a frame carries. They are nil where there are none, and
+// otherwise the caller's to release.
+func Fetch(ctx context.Context, pool *Pool, address string, op wire.Op, request, reply proto.Message) (*Buffer, error) {
+	return call(ctx, address, op, request, reply, pool)
+}
+
+// call refuses data in the answer if there is no pool.
+func call(ctx context.Context, address string, op wire.Op, request, reply proto.Message, pool *Pool, payload ...[]byte) (*Buffer, error) {
+	failed := func(err error) (*Buffer, error) {
+		return nil, gfs.Errorf(gfs.CodeUnavailable, "%s to chunkserver at %s: %v", op, address, err)
+	}
 	tcp, err := dial(ctx, address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer tcp.Close()
 	defer context.AfterFunc(ctx, func() { tcp.Close() })()
 	in, out := newFrameReader(tcp), wire.NewWriter(tcp)
 	if err := out.Frame(wire.Header{Op: op, RequestID: 1}, request, payload...); err != nil {
-		return gfs.Errorf(gfs.CodeUnavailable, "%s to chunkserver at %s: %v", op, address, err)
+		return failed(err)
 	}
 	h, err := in.next()
-	if err == nil && (h.Op != op || !h.IsReply() || h.PayloadBytes != 0) {
+	if err == nil && (h.Op != op || !h.IsReply() || h.PayloadBytes != 0 && pool == nil) {
 		err = errors.New("answered with another frame")
 	}
 	if err == nil {
 		err = in.decode(reply)
 	}
 	if err != nil {
-		return gfs.Errorf(gfs.CodeUnavailable, "%s to chunkserver at %s: %v", op, address, err)
+		return failed(err)
 	}
-	return nil
+	if h.PayloadBytes == 0 {
+		return nil, nil
+	}
+	data := pool.Get(h.PayloadBytes)
+	if err := in.payload(data.Data); err != nil {
+		data.Release()
+		return failed(err)
+	}
+	return data, nil
 }

@@ -19,8 +19,9 @@ type Handler interface {
 
 	// Mutate takes over m and answers it once.
 	Mutate(m *Mutation)
-	// Digest answers with what tells replicas apart.
-	Digest(request *pb.Digest, reply func(*pb.DigestReply))
+	// Digest answers with what tells replicas apart, and with the blocks and the table that the request names, nil if
+	// it names none. reply takes over data; where there are any it waits for the peer to take them.
+	Digest(request *pb.Digest, reply func(answer *pb.DigestReply, data *Buffer))
 	// Patch takes over the blocks of a patch, nil if there are none.
 	Patch(request *pb.Patch, blocks *Buffer, reply func(error))
 	// OpenChain takes a stream that a predecessor opens. The sink hears what comes down it, in order, and last Lost.

@@ -38,10 +38,12 @@ func (h *testHandler) Replica(handle gfs.ChunkHandle) (*store.Replica, gfs.Versi
 	r, err := h.store.Get(handle)
 	return r, gfs.Version(h.endKnown.Load()), err
 }
-func (h *testHandler) Orphaned() bool                               { return false }
-func (h *testHandler) Corrupt(_ gfs.ChunkHandle, detail string)     { h.corrupt <- detail }
-func (h *testHandler) Mutate(m *Mutation)                           { h.mutations <- m }
-func (h *testHandler) Digest(_ *pb.Digest, f func(*pb.DigestReply)) { f(&pb.DigestReply{Length: 42}) }
+func (h *testHandler) Orphaned() bool                           { return false }
+func (h *testHandler) Corrupt(_ gfs.ChunkHandle, detail string) { h.corrupt <- detail }
+func (h *testHandler) Mutate(m *Mutation)                       { h.mutations <- m }
+func (h *testHandler) Digest(_ *pb.Digest, f func(*pb.DigestReply, *Buffer)) {
+	f(&pb.DigestReply{Length: 42}, nil)
+}
 func (h *testHandler) Patch(_ *pb.Patch, b *Buffer, f func(error)) {
 	b.Release()
 	f(gfs.ErrStaleVersion)

@@ -208,7 +208,8 @@ func (r *Replica) closed() bool {
 }
 
 // Activate makes v, which must be what is promised, the version whose content the replica holds. A learner
-// becomes a member; a suspect stays suspect until it is reconciled. It survives kill -9 but is not fsynced.
+// becomes a member, which the index says durably: after a loss of power it has to come back as a suspect. A suspect
+// stays suspect until it is reconciled. Otherwise Activate survives kill -9 but is not fsynced.
 func (r *Replica) Activate(v gfs.Version) error {
 	r.write.Lock()
 	defer r.write.Unlock()
@@ -226,6 +227,13 @@ func (r *Replica) Activate(v gfs.Version) error {
 	next.active = v
 	if next.state == gfs.ReplicaLearner {
 		next.state = gfs.ReplicaMember
+		err := r.commitRow(func(row *row) error {
+			row.active, row.state = next.active, next.state
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if err := r.note(c, next); err != nil {
 		return err

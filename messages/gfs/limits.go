@@ -118,6 +118,13 @@ const (
 	MaxRequestBufferBytes = 256 << 20
 	// MaxConnectionBytes bounds the same for one connection, but for one request.
 	MaxConnectionBytes = 32 << 20
+	// JoinBlocks is from how many missing blocks on a replica is not let join: what is missing is fetched while the
+	// chunk's mutations wait. Source: semantics 5
+	JoinBlocks = 16
+	// MaxServerJoins bounds the replicas that one chunkserver brings up to date at once.
+	MaxServerJoins = 2
+	// CopyBytesPerSecond is how fast a chunkserver copies for all of them together.
+	CopyBytesPerSecond = 64 << 20
 	// MaxCloseBatch bounds the chunks that are synced and unmarked together.
 	MaxCloseBatch = 256
 )
@@ -133,6 +140,12 @@ const (
 	ReportInterval = time.Second
 	// MutationPatience is how long a mutation waits for a configuration in which it can be committed.
 	MutationPatience = 10 * time.Second
+	// CloneTimeout is what a learner has to come close to a member: a chunk at a quarter of CopyBytesPerSecond, twice.
+	CloneTimeout = 10 * time.Second
+	// JoinTimeout is what a joiner has under Prepare; the chunk's mutations wait for it.
+	JoinTimeout = 2 * time.Second
+	// ReplicationDelay is how long a chunkserver is missing before others get replicas in the place of its own.
+	ReplicationDelay = time.Minute
 	// OrphanSilence is the silence of all masters after which a chunkserver flags its answers.
 	OrphanSilence = 5 * time.Second
 )

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 1229d8e7e2b9eb398d17bf1a37cc63b8c75ddfe70828664e9cec9546a71f09b1
+// sha256: 59fa327e80cbaa93e9211ea209d39060ab45b5557bbcc65a6be3aad8b920e4ca
 
 package pb
 
@@ -858,6 +858,7 @@ type PrepareOrder struct {
 	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"`
 	FromVersion   uint64                 `protobuf:"fixed64,4,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"` // the logged version that the attempt starts from
 	Joiner        bool                   `protobuf:"varint,5,opt,name=joiner,proto3" json:"joiner,omitempty"`
+	Source        *Server                `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"` // of a joiner: a member that is told of the same version, to take from what is missing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,6 +926,13 @@ func (x *PrepareOrder) GetJoiner() bool {
 		return x.Joiner
 	}
 	return false
+}
+
+func (x *PrepareOrder) GetSource() *Server {
+	if x != nil {
+		return x.Source
+	}
+	return nil
 }
 
 type PrepareReply struct {
@@ -1156,6 +1164,128 @@ func (x *GrantReply) GetAccused() string {
 	return ""
 }
 
+// CloneOrder makes a replica that is stale or missing a learner and brings it close to a member's state. It counts for
+// nothing until an attempt with it as a joiner is logged.
+type CloneOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Handle        uint64                 `protobuf:"fixed64,2,opt,name=handle,proto3" json:"handle,omitempty"`
+	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"` // the logged one, which source holds
+	Source        *Server                `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	Promise       uint64                 `protobuf:"fixed64,5,opt,name=promise,proto3" json:"promise,omitempty"` // a version that no configuration ever gets: it ends what the replica promised before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneOrder) Reset() {
+	*x = CloneOrder{}
+	mi := &file_chunk_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneOrder) ProtoMessage() {}
+
+func (x *CloneOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneOrder.ProtoReflect.Descriptor instead.
+func (*CloneOrder) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CloneOrder) GetHeader() *OrderHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CloneOrder) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *CloneOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CloneOrder) GetSource() *Server {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *CloneOrder) GetPromise() uint64 {
+	if x != nil {
+		return x.Promise
+	}
+	return 0
+}
+
+type CloneReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	DifferingBlocks uint32                 `protobuf:"varint,1,opt,name=differing_blocks,json=differingBlocks,proto3" json:"differing_blocks,omitempty"` // that source had and the learner had not, at the last look
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *CloneReply) Reset() {
+	*x = CloneReply{}
+	mi := &file_chunk_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneReply) ProtoMessage() {}
+
+func (x *CloneReply) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneReply.ProtoReflect.Descriptor instead.
+func (*CloneReply) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CloneReply) GetDifferingBlocks() uint32 {
+	if x != nil {
+		return x.DifferingBlocks
+	}
+	return 0
+}
+
 // DeleteOrder removes a replica if it still is as stated.
 type DeleteOrder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1167,7 +1297,7 @@ type DeleteOrder struct {
 
 func (x *DeleteOrder) Reset() {
 	*x = DeleteOrder{}
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1309,7 @@ func (x *DeleteOrder) String() string {
 func (*DeleteOrder) ProtoMessage() {}
 
 func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1322,7 @@ func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOrder.ProtoReflect.Descriptor instead.
 func (*DeleteOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{16}
+	return file_chunk_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteOrder) GetHeader() *OrderHeader {
@@ -1218,7 +1348,7 @@ type InventoryOrder struct {
 
 func (x *InventoryOrder) Reset() {
 	*x = InventoryOrder{}
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1360,7 @@ func (x *InventoryOrder) String() string {
 func (*InventoryOrder) ProtoMessage() {}
 
 func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1373,7 @@ func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryOrder.ProtoReflect.Descriptor instead.
 func (*InventoryOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{17}
+	return file_chunk_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InventoryOrder) GetHeader() *OrderHeader {
@@ -1268,7 +1398,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1410,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1423,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{18}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaStatus) GetHandle() uint64 {
@@ -1405,13 +1535,14 @@ const file_chunk_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12*\n" +
 	"\amembers\x18\x04 \x03(\v2\x10.cairn.v1.ServerR\amembers\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x03R\aleaseMs\x12\x16\n" +
-	"\x06synced\x18\x06 \x01(\bR\x06synced\"\xaa\x01\n" +
+	"\x06synced\x18\x06 \x01(\bR\x06synced\"\xd4\x01\n" +
 	"\fPrepareOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12!\n" +
 	"\ffrom_version\x18\x04 \x01(\x06R\vfromVersion\x12\x16\n" +
-	"\x06joiner\x18\x05 \x01(\bR\x06joiner\"\xc1\x01\n" +
+	"\x06joiner\x18\x05 \x01(\bR\x06joiner\x12(\n" +
+	"\x06source\x18\x06 \x01(\v2\x10.cairn.v1.ServerR\x06source\"\xc1\x01\n" +
 	"\fPrepareReply\x12\x12\n" +
 	"\x04busy\x18\x01 \x01(\bR\x04busy\x12\x1a\n" +
 	"\bpromised\x18\x02 \x01(\x06R\bpromised\x12\x16\n" +
@@ -1431,7 +1562,17 @@ const file_chunk_proto_rawDesc = "" +
 	"\n" +
 	"GrantReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x18\n" +
-	"\aaccused\x18\x02 \x01(\tR\aaccused\"q\n" +
+	"\aaccused\x18\x02 \x01(\tR\aaccused\"\xb1\x01\n" +
+	"\n" +
+	"CloneOrder\x12-\n" +
+	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
+	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x06R\aversion\x12(\n" +
+	"\x06source\x18\x04 \x01(\v2\x10.cairn.v1.ServerR\x06source\x12\x18\n" +
+	"\apromise\x18\x05 \x01(\x06R\apromise\"7\n" +
+	"\n" +
+	"CloneReply\x12)\n" +
+	"\x10differing_blocks\x18\x01 \x01(\rR\x0fdifferingBlocks\"q\n" +
 	"\vDeleteOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x123\n" +
 	"\breplicas\x18\x02 \x03(\v2\x17.cairn.v1.ReplicaStatusR\breplicas\"?\n" +
@@ -1458,7 +1599,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_chunk_proto_goTypes = []any{
 	(Report_Kind)(0),       // 0: cairn.v1.Report.Kind
 	(*Server)(nil),         // 1: cairn.v1.Server
@@ -1477,30 +1618,35 @@ var file_chunk_proto_goTypes = []any{
 	(*PrepareReply)(nil),   // 14: cairn.v1.PrepareReply
 	(*GrantOrder)(nil),     // 15: cairn.v1.GrantOrder
 	(*GrantReply)(nil),     // 16: cairn.v1.GrantReply
-	(*DeleteOrder)(nil),    // 17: cairn.v1.DeleteOrder
-	(*InventoryOrder)(nil), // 18: cairn.v1.InventoryOrder
-	(*ReplicaStatus)(nil),  // 19: cairn.v1.ReplicaStatus
-	(*Identity)(nil),       // 20: cairn.v1.Identity
+	(*CloneOrder)(nil),     // 17: cairn.v1.CloneOrder
+	(*CloneReply)(nil),     // 18: cairn.v1.CloneReply
+	(*DeleteOrder)(nil),    // 19: cairn.v1.DeleteOrder
+	(*InventoryOrder)(nil), // 20: cairn.v1.InventoryOrder
+	(*ReplicaStatus)(nil),  // 21: cairn.v1.ReplicaStatus
+	(*Identity)(nil),       // 22: cairn.v1.Identity
 }
 var file_chunk_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.ChunkLocation.replicas:type_name -> cairn.v1.Server
-	20, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
+	22, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
 	2,  // 2: cairn.v1.LocateReply.chunks:type_name -> cairn.v1.ChunkLocation
-	20, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
+	22, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 4: cairn.v1.Report.kind:type_name -> cairn.v1.Report.Kind
 	10, // 5: cairn.v1.CreateOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 6: cairn.v1.CreateOrder.members:type_name -> cairn.v1.Server
 	10, // 7: cairn.v1.PrepareOrder.header:type_name -> cairn.v1.OrderHeader
-	10, // 8: cairn.v1.GrantOrder.header:type_name -> cairn.v1.OrderHeader
-	1,  // 9: cairn.v1.GrantOrder.members:type_name -> cairn.v1.Server
-	10, // 10: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
-	19, // 11: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
-	10, // 12: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	1,  // 8: cairn.v1.PrepareOrder.source:type_name -> cairn.v1.Server
+	10, // 9: cairn.v1.GrantOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 10: cairn.v1.GrantOrder.members:type_name -> cairn.v1.Server
+	10, // 11: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 12: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
+	10, // 13: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
+	21, // 14: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
+	10, // 15: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -1515,7 +1661,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 1135f8278a5341829bc2655d83e97aa4040baa1be32eefe8ca06474047fb563b
+// sha256: 622ab51dcb8ee771be03ea179f5920e8254b2d8b4638d8628876ad215257c8aa
 
 package pb
 
@@ -1214,11 +1214,15 @@ func (x *SyncChunkReply) GetDetail() string {
 	return ""
 }
 
-// Digest asks a member that has promised version for its block checksums, for reconciliation.
+// Digest asks a member that has promised version for its block checksums, for reconciliation; a joiner also for
+// blocks and the append table. The payload of the answer holds the blocks in order and then the table.
 type Digest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Handle        uint64                 `protobuf:"fixed64,1,opt,name=handle,proto3" json:"handle,omitempty"`
-	Version       uint64                 `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`
+	Version       uint64                 `protobuf:"fixed64,2,opt,name=version,proto3" json:"version,omitempty"`     // 0: whatever it has promised
+	Blocks        []uint32               `protobuf:"varint,3,rep,packed,name=blocks,proto3" json:"blocks,omitempty"` // at most 64, each once; one beyond cut is refused
+	Cut           int64                  `protobuf:"varint,4,opt,name=cut,proto3" json:"cut,omitempty"`              // bytes of the chunk from here on are not sent
+	Table         bool                   `protobuf:"varint,5,opt,name=table,proto3" json:"table,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1267,16 +1271,41 @@ func (x *Digest) GetVersion() uint64 {
 	return 0
 }
 
+func (x *Digest) GetBlocks() []uint32 {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+func (x *Digest) GetCut() int64 {
+	if x != nil {
+		return x.Cut
+	}
+	return 0
+}
+
+func (x *Digest) GetTable() bool {
+	if x != nil {
+		return x.Table
+	}
+	return false
+}
+
 type DigestReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
-	Length        int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
-	Checksums     []uint32               `protobuf:"fixed32,4,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
-	UnknownBlocks []uint32               `protobuf:"varint,6,rep,packed,name=unknown_blocks,json=unknownBlocks,proto3" json:"unknown_blocks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Code           uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Detail         string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Length         int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	Checksums      []uint32               `protobuf:"fixed32,4,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
+	Digest         []byte                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	UnknownBlocks  []uint32               `protobuf:"varint,6,rep,packed,name=unknown_blocks,json=unknownBlocks,proto3" json:"unknown_blocks,omitempty"`
+	Active         uint64                 `protobuf:"fixed64,7,opt,name=active,proto3" json:"active,omitempty"`
+	State          uint32                 `protobuf:"varint,8,opt,name=state,proto3" json:"state,omitempty"`                                                 // gfs.ReplicaState
+	BlockChecksums []uint32               `protobuf:"fixed32,9,rep,packed,name=block_checksums,json=blockChecksums,proto3" json:"block_checksums,omitempty"` // CRC32C of each block in the payload, up to cut
+	TableBytes     uint32                 `protobuf:"varint,10,opt,name=table_bytes,json=tableBytes,proto3" json:"table_bytes,omitempty"`                    // of the payload's end
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DigestReply) Reset() {
@@ -1349,6 +1378,34 @@ func (x *DigestReply) GetUnknownBlocks() []uint32 {
 		return x.UnknownBlocks
 	}
 	return nil
+}
+
+func (x *DigestReply) GetActive() uint64 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *DigestReply) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *DigestReply) GetBlockChecksums() []uint32 {
+	if x != nil {
+		return x.BlockChecksums
+	}
+	return nil
+}
+
+func (x *DigestReply) GetTableBytes() uint32 {
+	if x != nil {
+		return x.TableBytes
+	}
+	return 0
 }
 
 // Patch makes a member equal to the primary, atomically: the payload holds the named blocks in order and then, in the
@@ -1602,17 +1659,26 @@ const file_mutation_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\"<\n" +
 	"\x0eSyncChunkReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\":\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"z\n" +
 	"\x06Digest\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x06R\aversion\"\xb2\x01\n" +
+	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x16\n" +
+	"\x06blocks\x18\x03 \x03(\rR\x06blocks\x12\x10\n" +
+	"\x03cut\x18\x04 \x01(\x03R\x03cut\x12\x14\n" +
+	"\x05table\x18\x05 \x01(\bR\x05table\"\xae\x02\n" +
 	"\vDigestReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06length\x18\x03 \x01(\x03R\x06length\x12 \n" +
 	"\tchecksums\x18\x04 \x03(\aB\x02\x10\x01R\tchecksums\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12%\n" +
-	"\x0eunknown_blocks\x18\x06 \x03(\rR\runknownBlocks\"\xd8\x01\n" +
+	"\x0eunknown_blocks\x18\x06 \x03(\rR\runknownBlocks\x12\x16\n" +
+	"\x06active\x18\a \x01(\x06R\x06active\x12\x14\n" +
+	"\x05state\x18\b \x01(\rR\x05state\x12+\n" +
+	"\x0fblock_checksums\x18\t \x03(\aB\x02\x10\x01R\x0eblockChecksums\x12\x1f\n" +
+	"\vtable_bytes\x18\n" +
+	" \x01(\rR\n" +
+	"tableBytes\"\xd8\x01\n" +
 	"\x05Patch\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x16\n" +
