@@ -21,6 +21,7 @@ type episode struct {
 	began      time.Time
 	attempts   int
 	client     bool                  // a client's complaint began it
+	joins      bool                  // a join began it: its joiner is told in the first attempt
 	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
 	out        map[process]string    // left out of further attempts, and why
 	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
@@ -54,6 +55,7 @@ type attempt struct {
 	told    []told
 	primary Member             // from Logging on
 	members []placement.Server // from Logging on; chain order
+	joined  gfs.ServerID       // the joiner among members, empty if there is none
 }
 
 // told is one replica that was asked to prepare.
@@ -62,7 +64,13 @@ type told struct {
 	answered bool
 	sign     time.Time // last sign of life
 	length   int64
+	digest   string
+	joiner   bool
+	dropped  bool // a joiner that is not waited for any more
 }
+
+// drop goes on without a joiner.
+func (t *told) drop() { t.answered, t.dropped = true, true }
 
 func (t *told) member() Member {
 	return Member{Server: t.replica.Server, Incarnation: t.replica.Incarnation}
@@ -73,8 +81,11 @@ func (t *told) deadline(a *attempt, e *episode) time.Time {
 	if e.accused[t.replica.ID] {
 		silence = AccusedSilence
 	}
-	deadline := t.sign.Add(silence)
-	if end := a.began.Add(gfs.PrepareTimeout); end.Before(deadline) {
+	deadline, end := t.sign.Add(silence), a.began.Add(gfs.PrepareTimeout)
+	if t.joiner {
+		end = a.began.Add(gfs.JoinTimeout)
+	}
+	if end.Before(deadline) {
 		return end
 	}
 	return deadline
@@ -93,8 +104,17 @@ func (a *attempt) deadline(e *episode) time.Time {
 	return first
 }
 
-func (a *attempt) waitsFor(p process) bool {
-	return slices.ContainsFunc(a.told, func(t told) bool { return !t.answered && t.member().process() == p })
+// waitsFor reports whether the replica at a process has not answered.
+func (a *attempt) waitsFor(p process) bool { return a.awaited(p) != nil }
+
+// awaited finds the replica at a process that has not answered, nil if there is none.
+func (a *attempt) awaited(p process) *told {
+	for i := range a.told {
+		if t := &a.told[i]; !t.answered && t.member().process() == p {
+			return t
+		}
+	}
+	return nil
 }
 
 // begin starts a reconfiguration.
@@ -150,6 +170,7 @@ type census struct {
 	accused  int                // members that it never heard of and somebody else complained of
 	missing  int                // good ones that are down or left out, without a complaint
 	suspect  int                // suspects, up or not
+	learners int                // members that were joiners and, as far as was heard, never brought in
 	down     []string
 }
 
@@ -176,6 +197,8 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			if !r.Up {
 				s.down = append(s.down, string(r.ID))
 			}
+		case c.counted == memberOf{c.logged.Version, r.ID}:
+			s.learners++
 		default:
 			continue
 		}
@@ -183,7 +206,7 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			accusedUnheard--
 		}
 	}
-	absent := max(0, c.logged.Members-s.sound-s.suspect)
+	absent := max(0, c.logged.Members-s.sound-s.suspect-s.learners)
 	s.accused = min(absent, accusedUnheard)
 	s.unheard = absent - s.accused
 	s.tell = s.tell[:min(len(s.tell), gfs.MaxReplicas)]
@@ -238,6 +261,7 @@ func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time
 		c.attempt.told = append(c.attempt.told, t)
 		c.out.Orders = append(c.out.Orders, Order{Kind: Prepare, To: t.member(), Version: c.attempt.version, From: c.attempt.from})
 	}
+	c.tellJoiner(now)
 }
 
 // PrepareAnswer is what a replica says to a Prepare.
@@ -247,7 +271,8 @@ type PrepareAnswer struct {
 	Active   gfs.Version
 	Length   int64
 	State    gfs.ReplicaState
-	Err      error // it refused, or could not be reached
+	Digest   string // equal for replicas that hold the same bytes, length and append table
+	Err      error  // it refused, or could not be reached
 }
 
 // PrepareAnswered hands in the answer of one server to the Prepare of one version. Answers to attempts that are
@@ -265,6 +290,10 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 	case errors.Is(answer.Err, gfs.ErrStaleEpoch):
 		c.deposed()
 		return
+	case t.joiner && !answer.Busy:
+		c.joinerAnswered(t, answer)
+		c.chooseIfAll()
+		return
 	case answer.Err != nil:
 		c.leaveOut(t.member().process(), fmt.Sprintf("refused to prepare: %v", answer.Err))
 		c.retry()
@@ -280,10 +309,15 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		c.retry()
 		return
 	}
-	t.answered, t.length = true, answer.Length
+	t.answered, t.length, t.digest = true, answer.Length, answer.Digest
 	c.out.Notes = append(c.out.Notes, registry.Note{
 		Server: server, Promised: version, Active: answer.Active, Length: answer.Length, State: answer.State, Marked: true,
 	})
+	c.chooseIfAll()
+}
+
+// chooseIfAll goes on when everyone who was told has answered, but for joiners that are not waited for.
+func (c *Chunk) chooseIfAll() {
 	if !slices.ContainsFunc(c.attempt.told, func(t told) bool { return !t.answered }) {
 		c.choose()
 	}
@@ -309,14 +343,26 @@ func (c *Chunk) unsound(answer PrepareAnswer) string {
 	return ""
 }
 
-// leaveOutSilent ends an attempt because of those that gave no sign of life.
+// leaveOutSilent ends an attempt because of those that gave no sign of life. A joiner ends none: it is late, and the
+// attempt goes on without it.
 func (c *Chunk) leaveOutSilent(now time.Time) {
+	again := false
 	for i := range c.attempt.told {
-		if t := &c.attempt.told[i]; !t.answered && !now.Before(t.deadline(&c.attempt, &c.episode)) {
+		t := &c.attempt.told[i]
+		switch {
+		case t.answered || now.Before(t.deadline(&c.attempt, &c.episode)):
+		case t.joiner:
+			t.drop()
+		default:
 			c.leaveOut(t.member().process(), "is silent")
+			again = true
 		}
 	}
-	c.retry()
+	if again {
+		c.retry()
+		return
+	}
+	c.chooseIfAll()
 }
 
 // choose picks the primary among those that answered, which is all that were told, and proposes the record.
@@ -329,7 +375,14 @@ func (c *Chunk) choose() {
 	}
 	members := make([]placement.Server, 0, len(a.told))
 	for i := range a.told {
-		members = append(members, a.told[i].replica.Server)
+		t := &a.told[i]
+		if t.joiner && !a.equal(t) {
+			continue
+		}
+		if t.joiner {
+			a.joined = t.replica.ID
+		}
+		members = append(members, t.replica.Server)
 	}
 	a.primary, a.members = primary.member(), placement.Chain(members, primary.replica.ID)
 	c.phase = Logging
@@ -363,9 +416,9 @@ func (c *Chunk) choosePrimary() *told {
 			cmp.Compare(a.replica.ID, b.replica.ID),
 		)
 	}
-	best := &c.attempt.told[0]
+	best := &c.attempt.told[0] // joiners come last
 	for i := range c.attempt.told {
-		if t := &c.attempt.told[i]; order(t, best) < 0 {
+		if t := &c.attempt.told[i]; !t.joiner && order(t, best) < 0 {
 			best = t
 		}
 	}

@@ -21,6 +21,9 @@
 //   - An attempt counts only if everyone who was told has answered, and as a sound member that holds the version
 //     which the attempt started from. Who is silent or not such a member is left out of a new attempt with a new
 //     number.
+//   - A joiner is told in one attempt of a Join at most, and only when it lacks little. It becomes a member if its
+//     digest equals that of a member that answered in the same version; it never is the primary, and whatever it does
+//     or does not answer causes no new attempt.
 //   - One attempt at a time, and none while the outcome of an earlier record of the chunk is unknown.
 //   - The record of a configuration names the version that it started from, and is refused if that is no longer
 //     the logged one. A request that names another version than the logged one changes nothing.
@@ -34,7 +37,7 @@
 // # What it does not do
 //
 // It has no clock, no randomness, no I/O. It does not know where replicas are (master/registry tells it with
-// Located), and it makes no replica beyond the first ones of a new chunk: joins are another package's.
+// Located), and it does not look for replicas to bring in: somebody names them with Join, one at a time.
 //
 // Leases need no clock for safety: the version fences. Expiry is housekeeping.
 //

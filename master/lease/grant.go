@@ -43,6 +43,7 @@ func (c *Chunk) configured(err error, now time.Time) {
 		return
 	}
 	c.logged.Version, c.logged.Members, c.logged.Open = a.version, len(a.members), true
+	c.counted = memberOf{a.version, a.joined}
 	c.phase = Granting
 	c.deadline = now.Add(GrantTimeout)
 	c.out.Orders = append(c.out.Orders, Order{Kind: Grant, To: a.primary, Version: a.version, Members: a.members})

@@ -129,6 +129,9 @@ type Chunk struct {
 	deadline time.Time // of Creating, Waiting and Granting
 	place    Place
 
+	join    *join    // a replica that is being brought in
+	counted memberOf // who was a joiner in the last configuration that this core logged
+
 	waiters []uint64
 	closers []closer
 	out     Outputs
@@ -155,8 +158,10 @@ type Order struct {
 	Kind    OrderKind
 	To      Member
 	Version gfs.Version
-	From    gfs.Version        // Prepare: the logged version that the attempt starts from
+	From    gfs.Version        // Prepare: the logged version that the attempt starts from; Clone: the logged version
 	Members []placement.Server // Create and Grant: chain order, primary first
+	Joiner  bool               // Prepare: it stays a learner, and takes from Source what it lacks
+	Source  placement.Server   // Clone, and Prepare of a joiner
 }
 
 // OrderKind is which order it is.
@@ -167,10 +172,13 @@ const (
 	Create  OrderKind = iota + 1 // answered with CreateAnswered
 	Prepare                      // answered with PrepareAnswered, several times while busy
 	Grant                        // answered with GrantAnswered
+	Clone                        // answered with CloneAnswered
 )
 
 // String is the kind's name in logs and test scripts.
-func (k OrderKind) String() string { return [...]string{"none", "create", "prepare", "grant"}[k] }
+func (k OrderKind) String() string {
+	return [...]string{"none", "create", "prepare", "grant", "clone"}[k]
+}
 
 // Awaits reports whether the answer to an order still matters.
 func (c *Chunk) Awaits(o Order) bool {
@@ -209,19 +217,29 @@ type Outputs struct {
 	Answers []Answer
 	Events  []Event
 	Wake    time.Time // call Tick then; zero: no need
+	Joined  *JoinEnd  // of the replica that Join named
 	Done    bool      // nothing is under way and nobody waits: the actor may go
 }
 
 // Take returns what has to happen since the last Take. It must be called after each input.
 func (c *Chunk) Take() Outputs {
+	c.settleJoin()
 	out := c.out
 	c.out = Outputs{}
 	out.Wake = c.wake()
-	out.Done = (c.phase == Idle || c.phase == Ended) && len(c.waiters) == 0 && len(c.closers) == 0
+	out.Done = (c.phase == Idle || c.phase == Ended) && len(c.waiters) == 0 && len(c.closers) == 0 && c.join == nil
 	return out
 }
 
 func (c *Chunk) wake() time.Time {
+	wake := c.phaseWake()
+	if c.join != nil && !c.join.attempted && (wake.IsZero() || c.join.deadline.Before(wake)) {
+		return c.join.deadline
+	}
+	return wake
+}
+
+func (c *Chunk) phaseWake() time.Time {
 	switch c.phase {
 	case Creating, Waiting, Granting:
 		return c.deadline
@@ -235,7 +253,8 @@ func (c *Chunk) wake() time.Time {
 
 // Tick lets time pass.
 func (c *Chunk) Tick(now time.Time) {
-	if wake := c.wake(); wake.IsZero() || now.Before(wake) {
+	c.tickJoin(now)
+	if wake := c.phaseWake(); wake.IsZero() || now.Before(wake) {
 		return
 	}
 	switch c.phase {
@@ -326,11 +345,15 @@ func (c *Chunk) Revive(now time.Time) {
 // ServerDown says that a process of a chunkserver is dead.
 func (c *Chunk) ServerDown(server gfs.ServerID, incarnation gfs.Incarnation, now time.Time) {
 	dead := process{server, incarnation}
+	c.joinerDown(dead)
 	switch c.phase {
 	case Creating:
 		c.createFailed(dead)
 	case Preparing:
-		if c.attempt.waitsFor(dead) {
+		if t := c.attempt.awaited(dead); t != nil && t.joiner {
+			t.drop()
+			c.chooseIfAll()
+		} else if t != nil {
 			c.leaveOut(dead, "went down")
 			c.retry()
 		}

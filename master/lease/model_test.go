@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ type modelReplica struct {
 	promised gfs.Version // durable
 	epoch    gfs.Epoch   // durable
 	data     uint64      // durable: a bit a mutation
+	learner  bool        // durable
 
 	incarnation gfs.Incarnation
 	role        *modelRole
@@ -66,24 +68,32 @@ type world struct {
 	soup      []func() // messages under way; each is delivered at most once
 	mutations []*modelMutation
 	told      map[gfs.Version][]gfs.ServerID
+	joiners   map[gfs.Version]gfs.ServerID   // among told
 	promises  map[gfs.Version][]gfs.ServerID // who answered a Prepare
+	digests   map[gfs.Version][]string       // and with what
 	grants    map[gfs.Version]modelGrant
 	waiting   map[uint64]bool
 	waiter    uint64
 	opened    int
+	joined    int // joiners that became members
+	late      int // joiners that were left out
 }
 
-func newWorld(t *rapid.T, n int) *world {
+// newWorld has n members and some servers without a replica.
+func newWorld(t *rapid.T, n, spare int) *world {
 	first := gfs.NewVersion(1, 1)
 	w := &world{
-		t: t, now: time.Unix(1_000_000, 0), epoch: 1, logged: Logged{Version: first, Members: n, Open: true, Replicas: n},
+		t: t, now: time.Unix(1_000_000, 0), epoch: 1, logged: Logged{Version: first, Members: n, Open: true, Replicas: n + spare},
 		told: map[gfs.Version][]gfs.ServerID{}, promises: map[gfs.Version][]gfs.ServerID{}, grants: map[gfs.Version]modelGrant{},
-		waiting: map[uint64]bool{},
+		waiting: map[uint64]bool{}, joiners: map[gfs.Version]gfs.ServerID{}, digests: map[gfs.Version][]string{},
 	}
 	var ids []gfs.ServerID
 	for i := range n {
 		ids = append(ids, gfs.ServerID(rune('a'+i)))
 		w.replicas = append(w.replicas, &modelReplica{id: ids[i], active: first, promised: first, epoch: 1, incarnation: 1})
+	}
+	for i := range spare {
+		w.replicas = append(w.replicas, &modelReplica{id: gfs.ServerID(rune('a' + n + i)), incarnation: 1})
 	}
 	reconciled := map[gfs.ServerID]bool{}
 	for _, id := range ids {
@@ -109,10 +119,27 @@ func (r *modelReplica) server() placement.Server {
 // hear tells a master's registry how replica i is now.
 func (w *world) hear(m *modelMaster, i int) {
 	r := w.replicas[i]
+	if r.promised == 0 {
+		return // it has no replica
+	}
 	m.known[r.id] = registry.Replica{
-		Server: r.server(), Incarnation: r.incarnation, Up: true, Active: r.active, Promised: r.promised, State: gfs.ReplicaMember,
+		Server: r.server(), Incarnation: r.incarnation, Up: true, Active: r.active, Promised: r.promised, State: r.state(),
 	}
 }
+
+func (r *modelReplica) state() gfs.ReplicaState {
+	if r.learner {
+		return gfs.ReplicaLearner
+	}
+	return gfs.ReplicaMember
+}
+
+// good is what the whole design is about.
+func (r *modelReplica) good(logged gfs.Version) bool {
+	return !r.learner && (r.active == logged || r.promised == logged)
+}
+
+func (r *modelReplica) digest() string { return fmt.Sprint(r.data) }
 
 // core is a master's core, made from the log if it has none.
 func (w *world) core(m *modelMaster) *Chunk {
@@ -182,9 +209,18 @@ func (w *world) send(m *modelMaster, order Order) {
 			w.t.Fatalf("%s was told of %s twice", order.To.ID, order.Version)
 		}
 		w.told[order.Version] = append(w.told[order.Version], order.To.ID)
+		if order.Joiner {
+			w.joiners[order.Version] = order.To.ID
+		}
 		w.soup = append(w.soup, func() {
 			w.prepare(m.epoch, order, func(a PrepareAnswer) {
 				deliver(func(c *Chunk) { c.PrepareAnswered(order.To.ID, order.Version, a, w.now) })
+			})
+		})
+	case Clone:
+		w.soup = append(w.soup, func() {
+			w.clone(m.epoch, order, func(differing int, err error) {
+				deliver(func(c *Chunk) { c.CloneAnswered(order.To.ID, order.Version, differing, err, w.now) })
 			})
 		})
 	case Grant:
@@ -195,26 +231,6 @@ func (w *world) send(m *modelMaster, order Order) {
 			})
 		})
 	}
-}
-
-func (w *world) checkGrant(order Order) {
-	if _, granted := w.grants[order.Version]; granted {
-		w.t.Fatalf("%s is granted twice", order.Version)
-	}
-	if w.logged.Version < order.Version {
-		w.t.Fatalf("%s is granted and not logged", order.Version)
-	}
-	var members []gfs.ServerID
-	for _, s := range order.Members {
-		members = append(members, s.ID)
-		if !slices.Contains(w.promises[order.Version], s.ID) {
-			w.t.Fatalf("%s is granted with %s, which never answered", order.Version, s.ID)
-		}
-	}
-	if len(members) != len(w.told[order.Version]) {
-		w.t.Fatalf("%s was told to %v and granted with %v", order.Version, w.told[order.Version], members)
-	}
-	w.grants[order.Version] = modelGrant{order.To.process(), members}
 }
 
 // check is what a chunkserver checks of every order.
@@ -243,12 +259,25 @@ func (w *world) prepare(epoch gfs.Epoch, order Order, answer func(PrepareAnswer)
 	for len(r.landing) > 0 { // the drain: what was handed to the disk lands first
 		w.land(r)
 	}
-	if r.promised == order.From {
+	if order.Joiner && !r.learner {
+		answer(PrepareAnswer{Err: gfs.Errorf(gfs.CodeConflict, "a member cannot join")})
+		return
+	}
+	if r.promised == order.From && !r.learner {
 		r.active = order.From
 	}
 	r.promised, r.role = order.Version, nil
-	w.promises[order.Version] = append(w.promises[order.Version], r.id)
-	answer(PrepareAnswer{Promised: r.promised, Active: r.active, Length: int64(r.data), State: gfs.ReplicaMember})
+	if order.Joiner {
+		w.fetch(r, order, answer)
+		return
+	}
+	w.promised(r, answer)
+}
+
+func (w *world) promised(r *modelReplica, answer func(PrepareAnswer)) {
+	w.promises[r.promised] = append(w.promises[r.promised], r.id)
+	w.digests[r.promised] = append(w.digests[r.promised], r.digest())
+	answer(PrepareAnswer{Promised: r.promised, Active: r.active, Length: int64(r.data % gfs.ChunkSize), State: r.state(), Digest: r.digest()})
 }
 
 func (w *world) grant(epoch gfs.Epoch, order Order, answer func(GrantAnswer)) {
@@ -418,7 +447,7 @@ func (w *world) work() {
 	for _, id := range r.role.members {
 		other := w.replica(id)
 		if !r.role.reconciled[id] && other.promised == r.role.version && len(other.landing) == 0 {
-			other.active, other.data = r.role.version, r.data
+			other.active, other.data, other.learner = r.role.version, r.data, false
 			r.role.reconciled[id] = true
 			w.finishGrant(r)
 			return
@@ -439,7 +468,7 @@ func (w *world) work() {
 }
 
 func (w *world) accept(r *modelReplica, k int) {
-	if v := w.mutations[k].version; r.active == v && r.promised == v {
+	if v := w.mutations[k].version; r.active == v && r.promised == v && !r.learner {
 		r.landing = append(r.landing, k)
 	}
 }
@@ -453,7 +482,7 @@ func (w *world) invariant() {
 	}
 	good := 0
 	for _, r := range w.replicas {
-		if r.active != w.logged.Version && r.promised != w.logged.Version {
+		if !r.good(w.logged.Version) {
 			continue
 		}
 		good++

@@ -10,11 +10,11 @@ import (
 )
 
 func TestNoGoodReplicaLacksWhatWasAcknowledged(t *testing.T) {
-	opened, acked := 0, 0
+	opened, acked, joined, late := 0, 0, 0, 0
 	for range 20 { // what goes wrong is rare: more runs than a property gets by default
 		rapid.Check(t, func(t *rapid.T) {
 			w := runWorld(t)
-			opened += w.opened
+			opened, joined, late = opened+w.opened, joined+w.joined, late+w.late
 			for _, m := range w.mutations {
 				if m.acked {
 					acked++
@@ -22,17 +22,17 @@ func TestNoGoodReplicaLacksWhatWasAcknowledged(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d answers with a primary, %d mutations acknowledged", opened, acked)
-	if opened == 0 || acked == 0 {
+	t.Logf("%d answers with a primary, %d mutations acknowledged, %d joiners counted, %d left out", opened, acked, joined, late)
+	if opened == 0 || acked == 0 || joined == 0 || late == 0 {
 		t.Error("the model never got anywhere")
 	}
 }
 
 func runWorld(t *rapid.T) *world {
-	w := newWorld(t, rapid.IntRange(1, 4).Draw(t, "replicas"))
+	w := newWorld(t, rapid.IntRange(1, 4).Draw(t, "replicas"), rapid.IntRange(0, 1).Draw(t, "spare"))
 	steps := []func(){
 		w.deliver, w.deliver, w.deliver, w.deliver, w.deliver, w.work, w.work, w.work, w.commit, w.commit,
-		w.ask, w.ask, w.pass, w.listen, w.listen, w.seldom(w.mislead), w.seldom(w.restart), w.seldom(w.takeOver),
+		w.ask, w.ask, w.pass, w.listen, w.listen, w.seldom(w.mislead), w.seldom(w.restart), w.seldom(w.takeOver), w.bring, w.bring,
 	}
 	for range rapid.IntRange(200, 500).Draw(t, "steps") {
 		steps[rapid.IntRange(0, len(steps)-1).Draw(t, "step")]()
@@ -66,6 +66,8 @@ func TestVersionsOnlyGrow(t *testing.T) {
 				{"granted", of, v, "err=incarnation"}, {"lease", of, logged.Version.String(), "members=" + of, "extend=true"}, {"down", of},
 				{"close", fmt.Sprint(3000 + i), logged.Version.String(), "server=" + of}, {"advance", "300ms"}, {"advance", "61s"}, {"revive"},
 				{"report", logged.Version.String(), "reporter=a", "accused=" + of},
+				{"join", "c", logged.Version.String(), "a"}, {"cloned", "c", v, "differing=" + rapid.SampledFrom([]string{"1", "16"}).Draw(t, "differing")},
+				{"prepared", "c", v, "active=1.1", "state=learner", "digest=x"}, {"down", "c"},
 			}).Draw(t, "input")
 			before := s.attempts
 			s.run(input)

@@ -132,7 +132,7 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		}
 		s.c.PrepareAnswered(gfs.ServerID(words[0]), version(words[1]), PrepareAnswer{
 			Busy: options["busy"] == "true", Promised: version(words[1]), Active: version(options["active"]),
-			Length: int64(number10(options["length"])), State: state, Err: failure(options),
+			Length: int64(number10(options["length"])), State: state, Digest: options["digest"], Err: failure(options),
 		}, s.now)
 	case "recorded":
 		s.c.Recorded(failure(options), s.now)
@@ -157,6 +157,14 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		d, _ := time.ParseDuration(words[0])
 		s.now = s.now.Add(d)
 		s.c.Tick(s.now)
+	case "join":
+		var sources []Member
+		for _, word := range words[2:] {
+			sources = append(sources, member(word))
+		}
+		s.c.Join(member(words[0]), version(words[1]), sources, s.now)
+	case "cloned":
+		s.c.CloneAnswered(gfs.ServerID(words[0]), version(words[1]), number10(options["differing"]), failure(options), s.now)
 	case "revive":
 		s.c.Revive(s.now)
 	case "stop":
@@ -199,6 +207,12 @@ func (s *script) describe(out Outputs) string {
 		if o.From != 0 {
 			fmt.Fprintf(&b, " from %s", o.From)
 		}
+		if o.Joiner {
+			b.WriteString(" joiner")
+		}
+		if o.Source.ID != "" {
+			fmt.Fprintf(&b, " source %s", o.Source.ID)
+		}
 		for _, m := range o.Members {
 			fmt.Fprintf(&b, " %s", m.ID)
 		}
@@ -217,6 +231,9 @@ func (s *script) describe(out Outputs) string {
 		default:
 			fmt.Fprintf(&b, "answer %d version %s primary %s of %d\n", a.Waiter, a.Location.Version, a.Location.Primary, len(a.Location.Members))
 		}
+	}
+	if out.Joined != nil {
+		fmt.Fprintf(&b, "joined %s %v\n", out.Joined.Server, out.Joined.Err)
 	}
 	for _, e := range out.Events {
 		fmt.Fprintf(&b, "event %s %s %s\n", e.Kind, e.Server, e.Detail)
