@@ -78,6 +78,9 @@ func (s *leaseShell) carry() {
 		delete(s.waiters, a.Waiter)
 		answer(a)
 	}
+	if out.Joined != nil {
+		s.scanner.Send(joinEnded{s.period, s.handle, out.Joined.Err})
+	}
 	for _, e := range out.Events {
 		s.log.WithFields(logrus.Fields{
 			"actor": "lease", "chunk": s.handle, "version": s.core.Logged().Version, "about": e.Server, "detail": e.Detail,
@@ -160,9 +163,17 @@ func describeLocation(index uint32, at lease.Location) *pb.ChunkLocation {
 func describeServers(servers []placement.Server) []*pb.Server {
 	described := make([]*pb.Server, len(servers))
 	for i, server := range servers {
-		described[i] = &pb.Server{Id: string(server.ID), Address: server.Address, Rack: server.Rack}
+		described[i] = describeServer(server)
 	}
 	return described
+}
+
+// describeServer is nil for the zero Server.
+func describeServer(server placement.Server) *pb.Server {
+	if server.ID == "" {
+		return nil
+	}
+	return &pb.Server{Id: string(server.ID), Address: server.Address, Rack: server.Rack}
 }
 
 // leaseCreate makes the chunk. done is called once.

@@ -37,7 +37,8 @@ func (s *leaseShell) order(o lease.Order) {
 		})
 	case lease.Prepare:
 		s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From),
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From), Joiner: o.Joiner,
+			Source: describeServer(o.Source),
 		}, func(answer bus.Answer) bool {
 			var reply pb.PrepareReply
 			err := answer.Decode(&reply)
@@ -50,7 +51,8 @@ func (s *leaseShell) order(o lease.Order) {
 			}
 			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{
 				Busy: reply.GetBusy(), Promised: gfs.Version(reply.GetPromised()), Active: gfs.Version(reply.GetActive()),
-				Length: reply.GetLength(), State: gfs.ReplicaState(min(reply.GetState(), 255)), Err: err,
+				Length: reply.GetLength(), State: gfs.ReplicaState(min(reply.GetState(), 255)),
+				Digest: string(reply.GetDigest()), Err: err,
 			}})
 			return !reply.GetBusy()
 		})
@@ -68,6 +70,16 @@ func (s *leaseShell) order(o lease.Order) {
 			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
 				Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
 			}})
+			return true
+		})
+	case lease.Clone:
+		s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.From), Promise: uint64(o.Version), Source: describeServer(o.Source),
+		}, func(answer bus.Answer) bool {
+			var reply pb.CloneReply
+			err := answer.Decode(&reply)
+			s.answered(o, err)
+			s.self.Send(cloneAnswered{o.To.ID, o.Version, int(reply.GetDifferingBlocks()), err})
 			return true
 		})
 	}
@@ -117,7 +129,7 @@ func (s *leaseShell) answered(o lease.Order, err error) {
 	entry.WithField("err", err).Warn("order failed")
 }
 
-// createAnswered, prepareAnswered and grantAnswered are the answers to orders.
+// createAnswered, prepareAnswered, grantAnswered and cloneAnswered are the answers to orders.
 type createAnswered struct {
 	server  gfs.ServerID
 	version gfs.Version
@@ -148,5 +160,17 @@ type grantAnswered struct {
 
 func (c grantAnswered) Do(s *leaseShell) {
 	s.core.GrantAnswered(c.server, c.version, c.answer, s.now())
+	s.carry()
+}
+
+type cloneAnswered struct {
+	server    gfs.ServerID
+	promise   gfs.Version
+	differing int
+	err       error
+}
+
+func (c cloneAnswered) Do(s *leaseShell) {
+	s.core.CloneAnswered(c.server, c.promise, c.differing, c.err, s.now())
 	s.carry()
 }

@@ -260,14 +260,23 @@ func (s *registryShell) locate(index uint32, chunk namespace.Chunk) *pb.ChunkLoc
 	return location
 }
 
-// surveyChunks counts the good replicas of a slice of chunks for the scanner.
+// surveyChunks counts the good replicas of a slice of chunks for the scanner, and plans joins for some that have too
+// few.
 type surveyChunks struct {
 	chunks []namespace.Chunk
-	reply  actors.Reply[surveyCounts]
+	busy   map[gfs.ChunkHandle]bool // those to make no plan for; not changed any more
+	reply  actors.Reply[sliceSurvey]
+}
+
+// sliceSurvey is what was found in a slice.
+type sliceSurvey struct {
+	counts surveyCounts
+	plans  []joinPlan
 }
 
 func (c surveyChunks) Do(s *registryShell) {
 	var counts surveyCounts
+	var plans []joinPlan
 	for _, chunk := range c.chunks {
 		good, corrupt := s.core.Survey(chunk.Handle, chunk.Version)
 		counts.corrupt += uint64(corrupt)
@@ -276,9 +285,14 @@ func (c surveyChunks) Do(s *registryShell) {
 			counts.missing++
 		case good < chunk.Replicas:
 			counts.under++
+			if len(plans) < maxThin && !c.busy[chunk.Handle] {
+				if plan, found := s.plan(chunk); found {
+					plans = append(plans, plan)
+				}
+			}
 		}
 	}
-	c.reply.Ok(counts)
+	c.reply.Ok(sliceSurvey{counts, plans})
 }
 
 // surveyed is the scanner's sum over all chunks.

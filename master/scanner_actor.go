@@ -33,6 +33,7 @@ type scannerShell struct {
 	open     gfs.ChunkHandle // where the next slice of the open ones begins
 	counts   surveyCounts
 	sessions time.Time // when they were looked at last
+	joins    joinPace
 }
 
 // Stopped ends the rounds.
@@ -43,7 +44,7 @@ type scannerActs struct{ period *period }
 
 func (c scannerActs) Do(s *scannerShell) {
 	s.timer.Stop()
-	s.period, s.view = c.period, nil
+	s.period, s.view, s.joins = c.period, nil, joinPace{}
 	if c.period != nil {
 		s.arm()
 	}
@@ -156,15 +157,15 @@ func (s *scannerShell) surveySlice() {
 		}
 	}
 	self, p, last := s.self, s.period, len(chunks) < scanSlice
-	s.registry.Send(surveyChunks{chunks, actors.NewReply(func(counts surveyCounts, _ error) {
-		self.Send(sliceSurveyed{p, counts, last})
+	s.registry.Send(surveyChunks{chunks, s.joins.busy(s.now()), actors.NewReply(func(found sliceSurvey, _ error) {
+		self.Send(sliceSurveyed{p, found, last})
 	})})
 }
 
 // sliceSurveyed is the registry's answer.
 type sliceSurveyed struct {
 	period *period
-	counts surveyCounts
+	found  sliceSurvey
 	last   bool
 }
 
@@ -172,9 +173,10 @@ func (c sliceSurveyed) Do(s *scannerShell) {
 	if !s.current(c.period) || s.view == nil {
 		return
 	}
-	s.counts.under += c.counts.under
-	s.counts.missing += c.counts.missing
-	s.counts.corrupt += c.counts.corrupt
+	s.counts.under += c.found.counts.under
+	s.counts.missing += c.found.counts.missing
+	s.counts.corrupt += c.found.counts.corrupt
+	s.join(c.found.plans)
 	if !c.last {
 		s.surveySlice()
 		return

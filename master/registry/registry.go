@@ -189,6 +189,41 @@ func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) (good, cor
 	return good, corrupt
 }
 
+// Thin is a chunk with too few good replicas at servers that are up, and what can be done about it.
+type Thin struct {
+	Good  []Replica      // up
+	Stale *Replica       // the best replica at a server that is up that could be brought up to date; nil if there is none
+	Fresh bool           // a server without a replica may get one: those that are missing have been so for long
+	Held  []gfs.ServerID // servers that hold, or held, a replica in whatever state
+}
+
+// Thin looks closer at a chunk whose Survey counted too few. What a server holds that has not told all its replicas
+// since it came up is not known: it is waited for.
+// Source: semantics 5, Join; 8
+func (r *Registry) Thin(handle gfs.ChunkHandle, logged gfs.Version, now time.Time) Thin {
+	thin := Thin{Fresh: r.settled(now)}
+	for _, replica := range r.Replicas(handle) {
+		s := r.servers[r.byID[replica.ID]]
+		thin.Held = append(thin.Held, replica.ID)
+		switch {
+		case !replica.Up || !s.inventoried:
+		case replica.Good(logged):
+			thin.Good = append(thin.Good, replica)
+		case replica.State == gfs.ReplicaCorrupt || s.draining:
+		case thin.Stale == nil || replica.Active > thin.Stale.Active:
+			thin.Stale = &replica
+		}
+	}
+	return thin
+}
+
+// settled reports whether no server went missing a moment ago and all that are up have told all their replicas.
+func (r *Registry) settled(now time.Time) bool {
+	return !slices.ContainsFunc(r.servers, func(s *server) bool {
+		return s.up && !s.inventoried || !s.up && now.Sub(s.heard) < gfs.ReplicationDelay
+	})
+}
+
 // Note is what the master learnt of a replica itself, from an order's answer.
 type Note struct {
 	Server   gfs.ServerID
