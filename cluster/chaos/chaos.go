@@ -48,6 +48,7 @@ type Report struct {
 	Faults       map[string]int // "kill -9 cs2" → how often
 	LongestStall time.Duration  // of one append
 	Chunks       int            // compared on all their replicas
+	Healing      time.Duration  // from the end of the load until no replica was missing
 }
 
 // run is one run.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/clientlib/record"
@@ -29,7 +30,7 @@ func (r *run) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	locations, err := client.Locations(ctx, path, 0, info.Size())
+	locations, err := r.waitWhole(ctx, client, info.Size())
 	if err != nil {
 		return err
 	}
@@ -48,6 +49,30 @@ func (r *run) check(ctx context.Context) error {
 		r.report.Chunks++
 	}
 	return nil
+}
+
+// wholeTimeout is how long the replicas that were lost have to be replaced.
+const wholeTimeout = time.Minute
+
+// waitWhole waits until every chunk of the file has all its good replicas again.
+func (r *run) waitWhole(ctx context.Context, client *clientlib.Client, size int64) ([]clientlib.ChunkLocation, error) {
+	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	began := time.Now()
+	for {
+		locations, err := client.Locations(ctx, path, 0, size)
+		missing := 0
+		for _, l := range locations {
+			missing += max(0, gfs.DefaultReplicas-len(l.Servers))
+		}
+		if err == nil && missing == 0 {
+			r.report.Healing = time.Since(began)
+			return locations, nil
+		}
+		if pauseErr := r.pause(ctx, 50, 100); pauseErr != nil {
+			return nil, fmt.Errorf("%d replicas are still missing: %w", missing, errors.Join(err, pauseErr))
+		}
+	}
 }
 
 func (r *run) checkRecords(ctx context.Context, client *clientlib.Client) (err error) {
