@@ -35,7 +35,7 @@ type joinPlan struct {
 
 // plan finds out what can be done for a chunk with too few good replicas, false if nothing at present.
 func (s *registryShell) plan(chunk namespace.Chunk) (joinPlan, bool) {
-	thin := s.core.Thin(chunk.Handle, chunk.Version, s.now())
+	thin := s.core.Thin(chunk.Handle, chunk.Version, s.replicationDelay, s.now())
 	p := joinPlan{handle: chunk.Handle, version: chunk.Version}
 	if len(thin.Good) == 0 || s.period == nil {
 		return p, false
@@ -47,7 +47,7 @@ func (s *registryShell) plan(chunk namespace.Chunk) (joinPlan, bool) {
 		p.target = memberOf(*thin.Stale)
 		return p, true
 	}
-	if !thin.Fresh || s.now().Sub(s.period.since) < gfs.ReplicationDelay {
+	if !thin.Fresh || s.now().Sub(s.period.since) < s.replicationDelay {
 		return p, false
 	}
 	avoid := map[gfs.ServerID]bool{}

@@ -58,6 +58,9 @@ type Config struct {
 	Version string
 	// Log gets what happens. Required.
 	Log *logrus.Entry
+	// ReplicationDelay is how long a chunkserver is missing before others get replicas in the place of its own; 0 is
+	// gfs.ReplicationDelay.
+	ReplicationDelay time.Duration
 	// Clock is the wall clock; nil: time.Now.
 	Clock func() time.Time
 	// Random seeds placement; nil: crypto/rand.
@@ -100,6 +103,9 @@ func newServices(cfg *Config) (*services, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.ReplicationDelay <= 0 {
+		cfg.ReplicationDelay = gfs.ReplicationDelay
+	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
@@ -115,7 +121,8 @@ func newServices(cfg *Config) (*services, error) {
 	}
 	v := &services{
 		id: cfg.ID, cluster: cfg.Cluster, log: cfg.Log.WithFields(logrus.Fields{"role": "master", "server": cfg.ID}),
-		now: cfg.Clock, random: newRandom(seed), trash: cfg.TrashRetention, subjects: subjects,
+		now: cfg.Clock, random: newRandom(seed), trash: cfg.TrashRetention, replicationDelay: cfg.ReplicationDelay,
+		subjects: subjects,
 	}
 	switch {
 	case v.trash == 0:

@@ -102,6 +102,7 @@ func (p *peer) start(url string) {
 		command(messages.CommandCreate, bus.Typed(p.create)),
 		command(messages.CommandPrepare, bus.Typed(p.prepare)),
 		command(messages.CommandGrant, bus.Typed(p.grant)),
+		command(messages.CommandClone, bus.Typed(p.clone)),
 	)
 	if err != nil {
 		p.t.Fatal(err)
@@ -184,14 +185,38 @@ func (p *peer) prepare(r *bus.Request, o *pb.PrepareOrder) {
 	case o.GetVersion() <= replica.GetPromised():
 		r.Fail(gfs.Errorf(gfs.CodeStaleVersion, "promised %s", gfs.Version(replica.GetPromised())))
 		return
+	case o.GetJoiner() && (replica.GetState() != uint32(gfs.ReplicaLearner) || o.GetSource().GetAddress() == ""):
+		r.Fail(gfs.Errorf(gfs.CodeConflict, "no learner, or no source"))
+		return
 	}
 	r.Progress(&pb.PrepareReply{Busy: true})
-	if replica.GetPromised() == o.GetFromVersion() {
+	if replica.GetPromised() == o.GetFromVersion() && replica.GetState() == uint32(gfs.ReplicaMember) {
 		replica.Active = o.GetFromVersion()
 	}
 	replica.Promised, replica.Marked = o.GetVersion(), true
 	delete(p.leases, o.GetHandle())
-	r.Reply(&pb.PrepareReply{Promised: replica.GetPromised(), Active: replica.GetActive(), Length: replica.GetLength(), State: replica.GetState()})
+	r.Reply(&pb.PrepareReply{Promised: replica.GetPromised(), Active: replica.GetActive(), Length: replica.GetLength(), State: replica.GetState(), Digest: []byte("all peers are equal")})
+}
+
+// clone makes a learner that lacks nothing.
+func (p *peer) clone(r *bus.Request, o *pb.CloneOrder) {
+	p.orders = append(p.orders, "clone "+gfs.Version(o.GetVersion()).String())
+	replica := p.replicas[o.GetHandle()]
+	if err := p.check(o.GetHeader()); err != nil {
+		r.Fail(err)
+		return
+	}
+	switch {
+	case replica == nil:
+		replica = &pb.ReplicaStatus{Handle: o.GetHandle()}
+		p.replicas[o.GetHandle()] = replica
+	case replica.GetState() == uint32(gfs.ReplicaMember) && (replica.GetActive() == o.GetVersion() || replica.GetPromised() == o.GetVersion()):
+		r.Fail(gfs.Errorf(gfs.CodeConflict, "a member"))
+		return
+	}
+	replica.State, replica.Marked = uint32(gfs.ReplicaLearner), true
+	replica.Promised = max(replica.GetPromised(), o.GetPromise())
+	r.Reply(&pb.CloneReply{})
 }
 
 // grant stands for the chain and the reconciliation as well: the members become active when the master is told.

@@ -39,17 +39,19 @@ func (p *period) nextVersion() gfs.Version {
 // services is what the shells of one master share. All but the period and the counters is set before the first
 // message arrives and not changed afterwards.
 type services struct {
-	id       string
-	cluster  string
-	log      *logrus.Entry
-	now      func() time.Time
-	random   *rand.Rand // the registry actor's alone
-	trash    time.Duration
-	subjects messages.Subjects
-	conn     *bus.Conn
-	system   *actors.System
-	workers  *actors.Workers
-	oplog    *oplog.Log
+	id      string
+	cluster string
+	log     *logrus.Entry
+	now     func() time.Time
+	random  *rand.Rand // the registry actor's alone
+	trash   time.Duration
+	// replicationDelay is how long a chunkserver is missing before its replicas are replaced elsewhere.
+	replicationDelay time.Duration
+	subjects         messages.Subjects
+	conn             *bus.Conn
+	system           *actors.System
+	workers          *actors.Workers
+	oplog            *oplog.Log
 
 	namespace actors.Ref[*namespaceShell]
 	registry  actors.Ref[*registryShell]

@@ -222,6 +222,28 @@ func TestShortData(t *testing.T) {
 	}
 }
 
+// A learner that was activated is a member like any other when power is lost: a suspect. After kill -9 it is a member.
+func TestPowerLostAfterALearnerWasActivated(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, Config{Dirs: []string{dir}, Boot: "one"})
+	r, err := s.CreateLearner(1, v(1))
+	must(t, err)
+	must(t, r.Promise(v(2), 0, true))
+	must(t, r.Activate(v(2)))
+	for _, after := range []struct {
+		boot  string
+		state gfs.ReplicaState
+	}{{"one", gfs.ReplicaMember}, {"two", gfs.ReplicaSuspect}, {"two", gfs.ReplicaSuspect}} {
+		must(t, s.Close())
+		s = openStore(t, Config{Dirs: []string{dir}, Boot: after.boot})
+		r, err = s.Get(1)
+		must(t, err)
+		if got := r.Status(); got.State != after.state || got.Active != v(2) {
+			t.Fatalf("boot %s: status %+v", after.boot, got)
+		}
+	}
+}
+
 // After a loss of power a replica that was open for mutation serves nobody, and says how much of it is sure.
 func TestPowerLost(t *testing.T) {
 	dir := t.TempDir()

@@ -198,10 +198,10 @@ type Thin struct {
 }
 
 // Thin looks closer at a chunk whose Survey counted too few. What a server holds that has not told all its replicas
-// since it came up is not known: it is waited for.
+// since it came up is not known: it is waited for. A server counts as missing for good after delay.
 // Source: semantics 5, Join; 8
-func (r *Registry) Thin(handle gfs.ChunkHandle, logged gfs.Version, now time.Time) Thin {
-	thin := Thin{Fresh: r.settled(now)}
+func (r *Registry) Thin(handle gfs.ChunkHandle, logged gfs.Version, delay time.Duration, now time.Time) Thin {
+	thin := Thin{Fresh: r.settled(delay, now)}
 	for _, replica := range r.Replicas(handle) {
 		s := r.servers[r.byID[replica.ID]]
 		thin.Held = append(thin.Held, replica.ID)
@@ -218,9 +218,9 @@ func (r *Registry) Thin(handle gfs.ChunkHandle, logged gfs.Version, now time.Tim
 }
 
 // settled reports whether no server went missing a moment ago and all that are up have told all their replicas.
-func (r *Registry) settled(now time.Time) bool {
+func (r *Registry) settled(delay time.Duration, now time.Time) bool {
 	return !slices.ContainsFunc(r.servers, func(s *server) bool {
-		return s.up && !s.inventoried || !s.up && now.Sub(s.heard) < gfs.ReplicationDelay
+		return s.up && !s.inventoried || !s.up && now.Sub(s.heard) < delay
 	})
 }
 
