@@ -10,6 +10,7 @@
 //	handler.go  what the data plane and the pipelines hand to the actors
 //	pipeline.go the goroutine that forwards and applies one chunk's mutations in one version
 //	reconcile.go bringing the members of a configuration to the primary's state
+//	join.go     bringing a replica that is no member to a member's state
 //	heartbeat_actor.go, orders.go, telling.go  the conversation with the masters over NATS
 //
 // # A mutation's way
@@ -35,6 +36,11 @@
 // the predecessor and so on up to the primary, which stops committing, tells the master, and keeps its clients waiting
 // for the next configuration. If it is primary in that one as well, what it had numbered is committed by reconciling
 // the others with it, and its clients never notice; if another is, they are told to ask the master.
+//
+// A replica that missed a configuration, or an empty one, becomes a learner by the master's clone order: it copies what
+// differs from a member, at most gfs.MaxServerJoins at once, while that one goes on. Prepare then tells it that it is a
+// joiner: under it, it takes the rest from a member that has promised the same version, and is on disk before it answers.
+// It is a learner, and serves and counts for nothing, until the chain of a configuration is opened with it.
 //
 // # Invariants
 //

@@ -22,6 +22,7 @@ type episode struct {
 	attempts   int
 	client     bool                  // a client's complaint began it
 	joins      bool                  // a join began it: its joiner is told in the first attempt
+	intact     bool                  // the chunk was open then, and nobody complained
 	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
 	out        map[process]string    // left out of further attempts, and why
 	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
@@ -219,6 +220,9 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 		return
 	}
 	s := c.count(replicas)
+	if c.resume(s.tell, now) {
+		return
+	}
 	graceRuns := now.Before(c.episode.began.Add(Grace))
 	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && s.missing+s.unheard > 0
 	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace)) ||

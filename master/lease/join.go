@@ -90,8 +90,9 @@ func (c *Chunk) CloneAnswered(server gfs.ServerID, promise gfs.Version, differin
 	case differing >= gfs.JoinBlocks:
 		c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s: %s still lacks %d blocks", c.cfg.Handle, server, differing))
 	case c.phase == Open, c.phase == Idle && !c.logged.Open:
+		open := c.phase == Open
 		c.begin(now)
-		c.episode.joins, j.attempted = true, true
+		c.episode.joins, c.episode.intact, j.attempted = true, open, true
 	default:
 		c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s is %s", c.cfg.Handle, c.phase))
 	}
@@ -113,6 +114,24 @@ func (c *Chunk) joinerDown(dead process) {
 	if c.join != nil && !c.join.attempted && c.join.target.process() == dead {
 		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunkserver %s went down", dead.id))
 	}
+}
+
+// resume ends a join's reconfiguration before anybody was told of it, if a member is not known to be up: the
+// configuration that there is serves, and without that member there would be less of it. A dead primary serves nobody. It
+// reports whether it did.
+func (c *Chunk) resume(tell []registry.Replica, now time.Time) bool {
+	missing := slices.ContainsFunc(c.members, func(s placement.Server) bool {
+		return !slices.ContainsFunc(tell, func(r registry.Replica) bool { return r.ID == s.ID })
+	})
+	alive := slices.ContainsFunc(tell, func(r registry.Replica) bool {
+		return process{r.ID, r.Incarnation} == c.primary.process()
+	})
+	if !c.episode.joins || !c.episode.intact || c.episode.attempts > 0 || len(c.episode.accused) > 0 || !missing || !alive {
+		return false
+	}
+	c.join.why = "a member is not known to be up"
+	c.open(c.primary, c.members, now)
+	return true
 }
 
 // tellJoiner adds the joiner to an attempt's Prepare. It is told once only: a chunk does not wait for it twice.
