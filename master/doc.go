@@ -10,7 +10,8 @@
 //	           answers reads, allocates chunks and knows the lease actor of each chunk.
 //	lease      one for each chunk that has a primary or is wanted; spawned on demand, gone when idle (master/lease)
 //	registry   one; chunkservers, inventories, leases, placement (master/registry, master/placement)
-//	scanner    one; sweeps over a view in slices: sessions, trash, open chunks without a primary, counts
+//	scanner    one; sweeps over a view in slices: sessions, trash, open chunks without a primary,
+//	           chunks with too few good replicas (which their lease actors then bring in), counts
 //
 // Each is a pure core with a thin shell. A shell's turn reads the clock, calls the core and hands on what comes out,
 // in the order notes → record → orders → answers. No turn waits: records are proposed and reads are linearized with

@@ -74,6 +74,7 @@ type world struct {
 	grants    map[gfs.Version]modelGrant
 	waiting   map[uint64]bool
 	waiter    uint64
+	calm      bool // no message is lost
 	opened    int
 	joined    int // joiners that became members
 	late      int // joiners that were left out
@@ -323,7 +324,7 @@ func (w *world) deliver() {
 	i := rapid.IntRange(0, len(w.soup)-1).Draw(w.t, "message")
 	message := w.soup[i]
 	w.soup = slices.Delete(w.soup, i, i+1)
-	if rapid.IntRange(0, 9).Draw(w.t, "lost") > 0 {
+	if w.calm || rapid.IntRange(0, 9).Draw(w.t, "lost") > 0 {
 		message()
 	}
 }
@@ -379,7 +380,12 @@ func (w *world) takeOver() {
 	}
 }
 
-func (w *world) ask() {
+func (w *world) ask() { w.want(true) }
+
+// quietly asks for the chunk without a complaint.
+func (w *world) quietly() { w.want(false) }
+
+func (w *world) want(complains bool) {
 	m := w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "asked")]
 	if m.core == nil && !m.acting {
 		return // a new actor is made by the acting master alone
@@ -387,11 +393,14 @@ func (w *world) ask() {
 	core := w.core(m)
 	w.waiter++
 	w.waiting[w.waiter] = true
-	accused := gfs.ServerID("")
-	if rapid.Bool().Draw(w.t, "accuses") {
+	accused, failed := gfs.ServerID(""), gfs.Version(0)
+	if complains {
+		failed = core.Logged().Version
+	}
+	if complains && rapid.Bool().Draw(w.t, "accuses") {
 		accused = w.replicas[rapid.IntRange(0, len(w.replicas)-1).Draw(w.t, "accused")].id
 	}
-	core.Want(w.waiter, core.Logged().Version, accused, w.now)
+	core.Want(w.waiter, failed, accused, w.now)
 	w.carry(m)
 }
 
@@ -407,16 +416,6 @@ func (w *world) pass() {
 
 func (w *world) listen() {
 	w.hear(w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "listener")], rapid.IntRange(0, len(w.replicas)-1).Draw(w.t, "heard"))
-}
-
-// mislead makes a registry think better of a replica than it is.
-func (w *world) mislead() {
-	m := w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "misled")]
-	id := w.replicas[rapid.IntRange(0, len(w.replicas)-1).Draw(w.t, "praised")].id
-	if r, heard := m.known[id]; heard {
-		r.Active = w.logged.Version
-		m.known[id] = r
-	}
 }
 
 func (w *world) restart() {

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// This file is the part of the model that has to do with joiners, and what must hold of a grant.
+// This file is the part of the model that has to do with joiners, what must hold of a grant, and wrong registries.
 
 func (w *world) checkGrant(order Order) {
 	if _, granted := w.grants[order.Version]; granted {
@@ -106,4 +106,24 @@ func (w *world) bring() {
 	slices.SortFunc(sources, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	core.Join(Member{Server: r.server(), Incarnation: r.incarnation}, core.Logged().Version, sources, w.now)
 	w.carry(m)
+}
+
+// mislead makes a registry think better of a replica than it is.
+func (w *world) mislead() {
+	m := w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "misled")]
+	id := w.replicas[rapid.IntRange(0, len(w.replicas)-1).Draw(w.t, "praised")].id
+	if r, heard := m.known[id]; heard {
+		r.Active = w.logged.Version
+		m.known[id] = r
+	}
+}
+
+// lose makes a registry think that a server is down.
+func (w *world) lose() {
+	m := w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "loser")]
+	id := w.replicas[rapid.IntRange(0, len(w.replicas)-1).Draw(w.t, "lost server")].id
+	if r, heard := m.known[id]; heard {
+		r.Up = false
+		m.known[id] = r
+	}
 }

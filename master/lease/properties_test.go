@@ -32,7 +32,13 @@ func runWorld(t *rapid.T) *world {
 	w := newWorld(t, rapid.IntRange(1, 4).Draw(t, "replicas"), rapid.IntRange(0, 1).Draw(t, "spare"))
 	steps := []func(){
 		w.deliver, w.deliver, w.deliver, w.deliver, w.deliver, w.work, w.work, w.work, w.commit, w.commit,
-		w.ask, w.ask, w.pass, w.listen, w.listen, w.seldom(w.mislead), w.seldom(w.restart), w.seldom(w.takeOver), w.bring, w.bring,
+		w.ask, w.ask, w.pass, w.listen, w.listen, w.seldom(w.mislead), w.seldom(w.restart), w.seldom(w.takeOver), w.bring, w.bring, w.seldom(w.lose),
+	}
+	if w.calm = rapid.Bool().Draw(t, "calm"); w.calm { // in turmoil few joins get far
+		steps = []func(){
+			w.deliver, w.deliver, w.deliver, w.deliver, w.deliver, w.deliver, w.work, w.work, w.work, w.commit, w.commit, w.commit,
+			w.listen, w.listen, w.bring, w.bring, w.quietly, w.seldom(w.ask), w.seldom(w.pass), w.seldom(w.restart), w.seldom(w.takeOver),
+		}
 	}
 	for range rapid.IntRange(200, 500).Draw(t, "steps") {
 		steps[rapid.IntRange(0, len(steps)-1).Draw(t, "step")]()
