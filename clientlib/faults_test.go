@@ -120,19 +120,18 @@ func TestCorruptOnEveryReplica(t *testing.T) {
 	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), handle.String()) {
 		t.Errorf("%v, want ErrCorrupt and %v", err, handle)
 	}
-	for len(p.reports) == 0 { // they go out in the background
+	for reported := 0; reported == 0; { // they go out in the background
 		select {
 		case <-t.Context().Done():
 			t.Fatal("nothing was reported")
 		case <-time.After(time.Millisecond):
 		}
 		p.mu.Lock()
-		n := len(p.reports)
+		reported = len(p.reports)
 		p.mu.Unlock()
-		if n > 0 {
-			break
-		}
 	}
+	p.mu.Lock() // more may come
+	defer p.mu.Unlock()
 	if p.reports[0].GetKind() != pb.Report_CORRUPT || gfs.ChunkHandle(p.reports[0].GetHandle()) != handle {
 		t.Errorf("report %v", p.reports[0])
 	}
