@@ -58,6 +58,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 
@@ -68,6 +69,9 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	c.pool = newPool(c)
 	if err := c.connectNATS(ctx); err != nil {
 		c.end()
+		if caller.Err() != nil { // the NATS library tells only that its connection was closed
+			err = withReason(context.Cause(caller), err)
+		}
 		return nil, fmt.Errorf("%w: no NATS server answers at %s (%w): start one with: cairn nats, or cairn dev",
 			gfs.ErrUnavailable, url, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -220,6 +221,22 @@ func TestNATSComesBack(t *testing.T) {
 	}
 	if n := p.count("mkdir"); n != 1 {
 		t.Errorf("%d directories made", n)
+	}
+}
+
+// TestConnectSaysThatItsContextEnded connects to an address that accepts and says nothing.
+func TestConnectSaysThatItsContextEnded(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = Connect(ctx, "nats://"+silent.Addr().String())
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v: want one that matches context.DeadlineExceeded and ErrUnavailable", err)
 	}
 }
 
