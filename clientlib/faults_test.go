@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +238,46 @@ func TestConnectSaysThatItsContextEnded(t *testing.T) {
 	_, err = Connect(ctx, "nats://"+silent.Addr().String())
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v: want one that matches context.DeadlineExceeded and ErrUnavailable", err)
+	}
+}
+
+// TestFrozenNATSHoldsNoCall loses the connection to NATS while the address goes on accepting connections and says
+// nothing on them, as a stopped process does: a call ends with its context all the same.
+func TestFrozenNATSHoldsNoCall(t *testing.T) {
+	t.Parallel()
+	p := newPeers(t, 1)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var frozen atomic.Bool
+	first := make(chan net.Conn, 1)
+	dialled := make(chan struct{}, 100)
+	c := p.connect(WithDialer(func(ctx context.Context, network, address string) (net.Conn, error) {
+		if frozen.Load() {
+			dialled <- struct{}{}
+			address = silent.Addr().String()
+		}
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err == nil && !frozen.Load() {
+			first <- conn
+		}
+		return conn, err
+	}))
+	t.Cleanup(func() { _ = silent.Close() }) // before the client's Close, which waits for the handshake otherwise
+	frozen.Store(true)
+	if err := (<-first).Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-dialled
+	for range 20 { // some of them meet the handshake
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		began := time.Now()
+		_, err := c.Stat(ctx, "/")
+		cancel()
+		if took := time.Since(began); took > time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a call for 50 ms took %v: %v", took, err)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *Client) attempt(p *patience, op string, payload []byte, reply proto.Mes
 	defer cancel()
 	stop := context.AfterFunc(c.life, cancel)
 	defer stop()
-	answer, err := c.nats.RequestMsgWithContext(ctx, &nats.Msg{Subject: c.subjects.Master(op), Data: payload})
+	answer, err := c.request(ctx, &nats.Msg{Subject: c.subjects.Master(op), Data: payload})
 	if err != nil {
 		return c.explain(p, op, wait, err)
 	}
@@ -93,6 +93,35 @@ func (c *Client) attempt(p *patience, op string, payload []byte, reply proto.Mes
 		return true, gfs.Errorf(gfs.CodeInternal, "malformed reply of %d bytes from the master to %s: %v", len(answer.Data), op, err)
 	}
 	return false, nil
+}
+
+// request sends one message and waits for its reply until ctx ends. The NATS library holds its lock through the
+// handshake of a reconnection, for as long as a server that accepts and then says nothing lets it wait: ctx does not
+// end that, so the wait is left to a goroutine of its own.
+func (c *Client) request(ctx context.Context, message *nats.Msg) (*nats.Msg, error) {
+	type answer struct {
+		message *nats.Msg
+		err     error
+	}
+	answers := make(chan answer, 1)
+	started := c.spawn(func() {
+		reply, err := c.nats.RequestMsgWithContext(ctx, message)
+		answers <- answer{reply, err}
+	})
+	if !started {
+		return nil, errClientClosed()
+	}
+	select {
+	case a := <-answers:
+		return a.message, a.err
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-answers: // both at once: an answer counts more
+		return a.message, a.err
+	default:
+		return nil, ctx.Err()
+	}
 }
 
 // explain turns an error of the NATS library into one of ours.
