@@ -242,13 +242,13 @@ func TestEndAnswersEveryone(t *testing.T) {
 // A disk that fills up refuses what nobody has applied; what was applied or sent on may be committed yet.
 func TestEndRefusesOnlyWhatNobodyApplied(t *testing.T) {
 	p := NewPrimary[int](start, 0, new(Table), false)
-	for who := range 3 {
+	for who := range gfs.PrimaryPipelineBatches {
 		submit(t, p, appendOf(1, uint64(who+1), 10), who+1)
 		next(t, p)
 	}
-	submit(t, p, appendOf(1, 4, 10), 4)
+	submit(t, p, appendOf(1, 3, 10), 3)
 	replies(t, p.Applied(1, nil))
-	replies(t, p.EndBefore(3, gfs.ErrNotPrimary, gfs.ErrNoSpace, nil), "1 not_primary", "2 not_primary", "3 no_space", "4 no_space")
+	replies(t, p.EndBefore(2, gfs.ErrNotPrimary, gfs.ErrNoSpace, nil), "1 not_primary", "2 no_space", "3 no_space")
 }
 
 func TestExpireAnswersThoseWhoWaitTooLong(t *testing.T) {
