@@ -166,6 +166,30 @@ func TestEndIsAskedOfThePrimary(t *testing.T) {
 	})
 }
 
+// An attempt at a new version that came to nothing leaves the replicas of a closed chunk fenced.
+func TestEndOfAClosedChunkIsKnownToTheMaster(t *testing.T) {
+	t.Parallel()
+	p := newPeers(t, 3)
+	c := p.connect()
+	mustWrite(t, c, "/file", []byte("12345"))
+	p.closeChunks()
+	p.mu.Lock()
+	p.fenced = true
+	p.mu.Unlock()
+	c.locations.init(maxLocations) // as another client
+	within(t, 5*time.Second, func(ctx context.Context) {
+		file, err := c.Open(ctx, "/file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		data := make([]byte, 10)
+		if n, err := file.WithContext(ctx).ReadAt(data, 0); err != io.EOF || string(data[:n]) != "12345" {
+			t.Errorf("%q, %v", data[:n], err)
+		}
+	})
+}
+
 func TestReadsGoOnWithoutAMaster(t *testing.T) {
 	t.Parallel()
 	p := newPeers(t, 3)

@@ -40,6 +40,7 @@ type peers struct {
 	applied  map[string]int // mutations that took effect, by kind
 	asked    map[string]int // requests, by operation
 	reports  []*pb.Report
+	fenced   bool  // no replica knows its end
 	chunkCap int64 // what a chunk holds before it is full for appends: small ones make tests fast
 
 	// onMaster, if set, may answer a request in the master's place: done without a reply means silence. It is

@@ -276,7 +276,7 @@ func (s *peerServer) read(m *pb.Read) (*pb.ReadReply, []byte) {
 	if m.GetOffset() < end {
 		data = append(data, c.data[m.GetOffset():end]...)
 	}
-	reply := &pb.ReadReply{CommitLength: int64(len(c.data)), EndKnown: !c.open || c.members[0] == s, Version: uint64(c.version)}
+	reply := &pb.ReadReply{CommitLength: int64(len(c.data)), EndKnown: !s.peers.fenced && (!c.open || c.members[0] == s), Version: uint64(c.version)}
 	s.peers.mu.Unlock()
 	reply.Checksums = wire.AppendChecksums(nil, m.GetOffset(), data)
 	s.mu.Lock()

@@ -167,6 +167,9 @@ func (f *openFile) readReplicas(p *patience, at location, within int64, buf []by
 			if have == len(buf) || reply.GetEndKnown() {
 				return have, nil
 			}
+			if closed, err := f.closedAt(p, at, within+int64(have)); err != nil || closed {
+				return have, err
+			}
 			failed = gfs.Errorf(gfs.CodeBehind, "the replica of chunk %v at %s does not know its end", at.handle, server.Addr)
 		}
 		if err = failed; gfs.CodeOf(err) == gfs.CodeCorrupt && !isFault(err) {
@@ -183,6 +186,16 @@ func (f *openFile) readReplicas(p *patience, at location, within int64, buf []by
 		err = gfs.Errorf(gfs.CodeUnavailable, "chunk %v: %v, and no other replica answers", at.handle, err)
 	}
 	return 0, err
+}
+
+// closedAt reports whether the chunk is closed in the version of at and has nothing from end on, asking the master now. A replica of
+// a closed chunk does not know its end when an attempt at a new version fenced it and came to nothing.
+func (f *openFile) closedAt(p *patience, at location, end int64) (bool, error) {
+	if at.open || end < at.length {
+		return false, nil
+	}
+	now, exists, err := f.client.fetchLocations(p, f.id, at.index)
+	return exists && !now.open && now.handle == at.handle && now.version == at.version && now.length == at.length, err
 }
 
 // candidates is the order in which replicas are tried: near ones first, those that failed lately last. The end of an
