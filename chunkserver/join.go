@@ -332,6 +332,7 @@ func (cs *Chunkserver) readBlocks(replica *store.Replica, request *pb.Digest, re
 		reply.BlockChecksums = append(reply.BlockChecksums, wire.Checksum(content[:n]))
 	}
 	reply.TableBytes = uint32(len(encoded))
-	buffer.Data = append(data, encoded...)
+	data = append(data, encoded...)
+	buffer.Data = data
 	return buffer, nil
 }

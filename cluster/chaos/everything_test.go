@@ -5,8 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,10 +30,14 @@ const (
 func TestEverythingIsKilled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*rounds+1)*time.Minute)
 	defer cancel()
+	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := filepath.Join(strings.TrimSpace(string(root)), "src", "net")
 	r := newRig(t, ctx, 3, 5)
 	for round := range *rounds {
 		tree, log := fmt.Sprintf("/tree%d", round), fmt.Sprintf("/log%d", round)
-		local := filepath.Join(runtime.GOROOT(), "src", "net")
 		var failed [appenders + 1]error
 		var offsets [appenders][]int64
 		var wg sync.WaitGroup

@@ -147,7 +147,7 @@ func (c *Cluster) spawn(ctx context.Context, binary string, p Part) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	command := exec.Command(binary, p.Args...)
+	command := exec.Command(binary, p.Args...) //nolint:noctx // it outlives this program
 	command.Stdout, command.Stderr = out, log
 	command.Env = append(os.Environ(), "CAIRN_LOG_LEVEL="+cmp.Or(os.Getenv("CAIRN_LOG_LEVEL"), "info"))
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the terminal's signals and end are not for it
