@@ -232,6 +232,9 @@ func (c *chunk) onPulse() {
 	if c.pulse == nil || now.Before(c.pulseAt) {
 		return // a timer that was taken back too late
 	}
+	if now.Sub(c.pulseAt) > gfs.MemberSilence/2 {
+		c.heardBelow = now // this process was held up itself: signs of life may lie unread
+	}
 	c.pulse = nil
 	switch c.role {
 	case primary:
