@@ -17,7 +17,7 @@ import (
 	"github.com/cairnfs/cairn/clientlib/record"
 )
 
-var rounds = flag.Int("chaos.rounds", 3, "how often everything is killed")
+var rounds = flag.Int("chaos.rounds", 1, "how often everything is killed")
 
 const (
 	appenders   = 8
