@@ -213,6 +213,9 @@ func newTransport(cfg *Config, logger hclog.Logger) (raft.Transport, error) {
 		Timeout:               rpcTimeout,
 		Logger:                logger,
 		ServerAddressProvider: book,
+		// No pipelining: a master that loses its lead while a message waits in the library's pipeline leaves a
+		// goroutine there that nothing ends, and Close would wait for it for ever.
+		MaxRPCsInFlight: 1,
 	}), nil
 }
 
