@@ -38,5 +38,6 @@
 //
 // # What it does not do
 //
-// Bytes of files never come here. It makes no replicas beyond a new chunk's first ones, and deletes none.
+// Bytes of files never come here. It brings stale and new replicas in for chunks with too few good ones, but deletes
+// none, replaces no corrupt one in place, and does not rebalance.
 package master
