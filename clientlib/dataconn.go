@@ -48,6 +48,7 @@ type call struct {
 	payload *buffer // data of the request, or nil; the connection holds it until it is written
 	reply   proto.Message
 	into    []byte           // room for the payload of the reply
+	check   *arrivalCheck    // looks at the payload as it comes; nil: nobody does
 	finish  func(done *call) // called once, without locks, on a goroutine of the connection; must not block
 
 	received int   // bytes of into that were filled
@@ -299,8 +300,15 @@ func (c *dataConn) fill(frames *wire.Reader, header wire.Header, request *call) 
 	}
 	for request.received < header.PayloadBytes {
 		n := min(header.PayloadBytes-request.received, stepBytes)
-		if err := frames.Payload(request.into[request.received : request.received+n]); err != nil {
+		if request.check != nil {
+			n = request.check.step(n)
+		}
+		step := request.into[request.received : request.received+n]
+		if err := frames.Payload(step); err != nil {
 			return err
+		}
+		if request.check != nil {
+			request.check.take(step)
 		}
 		request.received += n
 		c.lastWork.Store(time.Now().UnixNano())
@@ -322,11 +330,17 @@ func (r livingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// do sends a request and waits for its reply, whose payload goes into into. Quiet, if not 0, is how long it waits
-// while the connection brings no work at all; a server that does not even answer pings ends every wait.
-func (c *dataConn) do(ctx context.Context, op wire.Op, request, reply proto.Message, into []byte, quiet time.Duration) (received int, err error) {
+// do sends a request and waits for its reply, which has no payload. See perform.
+func (c *dataConn) do(ctx context.Context, op wire.Op, request, reply proto.Message, quiet time.Duration) error {
+	_, err := c.perform(ctx, &call{op: op, request: request, reply: reply}, quiet)
+	return err
+}
+
+// perform sends a request and waits for its reply, whose payload goes into r.into. Quiet, if not 0, is how long it
+// waits while the connection brings no work at all; a server that does not even answer pings ends every wait.
+func (c *dataConn) perform(ctx context.Context, r *call, quiet time.Duration) (received int, err error) {
 	done := make(chan struct{})
-	r := &call{op: op, request: request, reply: reply, into: into, finish: func(*call) { close(done) }}
+	r.finish = func(*call) { close(done) }
 	started := time.Now()
 	if err := c.start(ctx, r); err != nil {
 		return 0, err
@@ -357,7 +371,7 @@ func (c *dataConn) do(ctx context.Context, op wire.Op, request, reply proto.Mess
 			if !c.cancel(r, done) {
 				<-done
 			}
-			return 0, &fault{address: c.address, cause: fmt.Errorf("%w: no answer to %s for %v", errSilent, op, quiet)}
+			return 0, &fault{address: c.address, cause: fmt.Errorf("%w: no answer to %s for %v", errSilent, r.op, quiet)}
 		}
 	}
 }

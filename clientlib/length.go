@@ -131,6 +131,6 @@ func (c *Client) exchange(p *patience, server Server, l lane, op wire.Op, reques
 	if op == wire.OpSync {
 		quiet = p.left()
 	}
-	_, err = conn.do(p.ctx, op, request, reply, nil, quiet)
+	err = conn.do(p.ctx, op, request, reply, quiet)
 	return err
 }

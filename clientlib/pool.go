@@ -188,7 +188,7 @@ func (p *pool) ping(conn *dataConn) {
 	defer cancel()
 	line, err := p.get(ctx, conn.address, pingLane)
 	if err == nil {
-		_, err = line.do(ctx, wire.OpPing, nil, nil, nil, 0)
+		err = line.do(ctx, wire.OpPing, nil, nil, 0)
 	}
 	conn.pinged(err == nil)
 }

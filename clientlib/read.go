@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// readPieceBytes is the most that one request reads; a large read goes in several at once.
-	readPieceBytes = 1 << 20
+	// readPieceBytes is the most that one request reads; a large read goes in several at once. Pieces that stay in the
+	// processor's cache from the socket to the caller are cheaper than fewer, larger ones.
+	readPieceBytes = 512 << 10
 	// readWorkers is how many pieces of one call are under way at once.
 	readWorkers = 4
 	// corruptRounds is how often all replicas must be found corrupt, with fresh locations, before the caller hears.
@@ -219,14 +220,13 @@ func (c *Client) candidates(at location, tail bool) []Server {
 func (c *Client) readReplica(p *patience, at location, server Server, within int64, buf []byte, seen int64) (int, *pb.ReadReply, error) {
 	request := &pb.Read{Handle: uint64(at.handle), Version: uint64(at.version), Offset: within, Length: int64(len(buf)), AtLeast: seen}
 	for {
-		n, reply, err := c.readOnce(p, server, request, buf)
+		n, reply, bad, err := c.readOnce(p, server, request, buf)
 		if err != nil {
 			if isFault(err) {
 				c.unreachable(at, server, err)
 			}
 			return 0, nil, err
 		}
-		bad := wire.Verify(reply.GetChecksums(), within, buf[:n])
 		if bad == nil {
 			return n, reply, nil
 		}
@@ -240,17 +240,53 @@ func (c *Client) readReplica(p *patience, at location, server Server, within int
 	}
 }
 
-func (c *Client) readOnce(p *patience, server Server, request *pb.Read, buf []byte) (int, *pb.ReadReply, error) {
+// readOnce reads into buf and says what was found bad in what came; err is that nothing came.
+func (c *Client) readOnce(p *patience, server Server, request *pb.Read, buf []byte) (n int, reply *pb.ReadReply, bad, err error) {
 	conn, err := c.pool.get(p.ctx, server.Addr, readLane)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
-	reply := &pb.ReadReply{}
-	n, err := conn.do(p.ctx, wire.OpRead, request, reply, buf, readSilence)
+	reply = &pb.ReadReply{}
+	check := &arrivalCheck{offset: request.Offset, reply: reply}
+	n, err = conn.perform(p.ctx, &call{op: wire.OpRead, request: request, reply: reply, into: buf, check: check}, readSilence)
 	if err == nil {
 		err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
 	}
-	return n, reply, err
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	return n, reply, check.end(), nil
+}
+
+// arrivalCheck compares the data of a read with their checksums while they come in: then they are still in the
+// processor's cache, where the caller finds them too.
+type arrivalCheck struct {
+	offset int64 // of what comes next, within the chunk
+	reply  *pb.ReadReply
+	parts  int // checksums used
+	bad    error
+}
+
+// step is how many of the next n bytes to read before take is called: up to the end of a block.
+func (a *arrivalCheck) step(n int) int { return min(n, stepBytes-int(a.offset%stepBytes)) }
+
+// take checks the next bytes, which end where step said, or where the data do.
+func (a *arrivalCheck) take(data []byte) {
+	sums, parts := a.reply.GetChecksums(), wire.Parts(a.offset, int64(len(data)))
+	from := min(a.parts, len(sums))
+	if a.bad == nil {
+		a.bad = wire.Verify(sums[from:min(from+parts, len(sums))], a.offset, data)
+	}
+	a.offset += int64(len(data))
+	a.parts += parts
+}
+
+// end is what was found bad in the whole.
+func (a *arrivalCheck) end() error {
+	if n := len(a.reply.GetChecksums()); a.bad == nil && n != a.parts {
+		return gfs.Errorf(gfs.CodeInvalid, "%d checksums for data in %d parts", n, a.parts)
+	}
+	return a.bad
 }
 
 // unreachable notes that a server could not be talked to; if it is a primary the master hears, since nobody else

@@ -11,7 +11,7 @@ const (
 	// firstAheadBytes is what the first read at a new place fetches at least: a block.
 	firstAheadBytes = gfs.BlockSize
 	// maxAheadSegments bounds what is read ahead, each at most readPieceBytes.
-	maxAheadSegments = 4
+	maxAheadSegments = 6
 )
 
 // readAhead fetches what a sequential reader will want next: segments that double from a block to readPieceBytes,
