@@ -18,7 +18,7 @@ import (
 // request makes a client's request as a connection would hand it on.
 func request(pool *Pool, kind mutation.Kind, offset int64, data []byte) *Mutation {
 	m := &Mutation{Request: mutation.Request{Kind: kind, Offset: offset, Length: len(data)}, conn: &conn{
-		server: &Server{requests: newWindow(1<<20, 1<<30)}, bytes: newWindow(1<<20, 1<<30),
+		server: &Server{requests: newWindow(1<<20, 1<<30), shares: newShares()}, bytes: newWindow(1<<20, 1<<30),
 	}}
 	m.buffer = pool.Get(len(data))
 	copy(m.buffer.Data, data)

@@ -167,8 +167,9 @@ func (c *conn) onMutate(h wire.Header) error {
 		return c.in.discard()
 	}
 	m.Checksums = append(m.sums[:0], c.mutate.Checksums...)
-	c.bytes.take(h.PayloadBytes)
-	c.server.requests.take(h.PayloadBytes)
+	if err := c.admit(m.Handle, h.PayloadBytes); err != nil {
+		return err
+	}
 	m.buffer = c.server.pool.Get(h.PayloadBytes)
 	offset := int64(0)
 	if m.Request.Kind == mutation.KindWrite {
@@ -184,6 +185,28 @@ func (c *conn) onMutate(h wire.Header) error {
 	c.server.counters.MutationBytes.Add(int64(h.PayloadBytes))
 	c.server.handler.Mutate(m)
 	return nil
+}
+
+// admit waits for room for n bytes of a mutation's data, while the connection is not read on.
+func (c *conn) admit(handle gfs.ChunkHandle, n int) error {
+	waited := c.bytes.take(n)
+	waited = c.server.share(handle).take(n) || waited
+	waited = c.server.requests.take(n) || waited
+	if !waited {
+		return nil
+	}
+	err := c.in.deadline(n) // the time spent here is not the client's
+	if err != nil {
+		c.dismiss(handle, n)
+	}
+	return err
+}
+
+// dismiss gives back what admit took.
+func (c *conn) dismiss(handle gfs.ChunkHandle, n int) {
+	c.bytes.put(n)
+	c.server.share(handle).put(n)
+	c.server.requests.put(n)
 }
 
 func (c *conn) onLength(h wire.Header) error {

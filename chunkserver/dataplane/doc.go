@@ -7,9 +7,10 @@
 // A connection is read by one goroutine and written by another, so that a reply may come from anywhere and never
 // makes its sender wait; small replies that are ready together leave in one system call. Reads are answered by the
 // reading goroutine itself, straight from the replica: settled blocks by sendfile(2) with their stored checksums,
-// all else as a checked copy. Requests in flight are bounded for each connection in number and bytes, and in bytes
-// for all of them; beyond a bound the connection is not read on, and TCP holds the peer back. A connection may be
-// idle for ever, but a frame that was begun must end, and a reply that was begun must be taken, in time.
+// all else as a checked copy. Requests in flight are bounded for each connection and for each chunk in number and
+// bytes, and in bytes for all of them; beyond a bound the connection is not read on, and TCP holds the peer back: who
+// is refused for lack of room would send the same bytes again. A connection may be idle for ever, but a frame that was
+// begun must end, and a reply that was begun must be taken, in time.
 //
 // A malformed frame closes its connection and nothing else.
 //

@@ -45,8 +45,7 @@ func (m *Mutation) ReleaseData() {
 	n := len(m.buffer.Data)
 	m.buffer.Release()
 	m.buffer = nil
-	m.conn.bytes.put(n)
-	m.conn.server.requests.put(n)
+	m.conn.dismiss(m.Handle, n)
 }
 
 // Reply answers the client: with where the data begin and the chunk's committed length, or with an error. It never

@@ -13,6 +13,10 @@ import (
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
+// chunkShares is the number of windows that chunks share, each taking one by its handle: a bound for every chunk
+// without a list of them. Chunks that fall together wait for each other only when both have much to do.
+const chunkShares = 256
+
 // Config is what a Server needs. All fields but Insecure are required.
 type Config struct {
 	// Listen is the HOST:PORT to listen on; port 0 picks a free one.
@@ -31,7 +35,8 @@ type Server struct {
 	handler  Handler
 	pool     *Pool
 	log      *logrus.Entry
-	requests *window // of clients, on all connections together
+	requests *window   // of clients, on all connections together
+	shares   []*window // see share
 	quiet    logLimit
 
 	done  chan struct{} // closed by Close
@@ -71,12 +76,24 @@ func Listen(cfg Config) (*Server, error) {
 		pool:     cfg.Pool,
 		log:      cfg.Log,
 		requests: newWindow(gfs.MaxInFlightRequests, gfs.MaxRequestBufferBytes),
+		shares:   newShares(),
 		conns:    make(map[*conn]struct{}),
 		done:     make(chan struct{}),
 	}
 	s.wg.Go(s.accept)
 	return s, nil
 }
+
+func newShares() []*window {
+	shares := make([]*window, chunkShares)
+	for i := range shares {
+		shares[i] = newWindow(gfs.MaxChunkPending/2, gfs.MaxChunkBufferBytes)
+	}
+	return shares
+}
+
+// share is the window for the data of a chunk's mutations that this server holds.
+func (s *Server) share(handle gfs.ChunkHandle) *window { return s.shares[uint64(handle)%chunkShares] }
 
 // checkLoopback looks at what the address means before anything listens on it.
 func checkLoopback(cfg Config) error {
@@ -113,6 +130,9 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	err := s.listener.Close()
 	s.requests.close()
+	for _, share := range s.shares {
+		share.close()
+	}
 	s.mu.Lock()
 	for c := range s.conns {
 		c.close()

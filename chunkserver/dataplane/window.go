@@ -21,18 +21,20 @@ func newWindow(mostCount, mostBytes int) *window {
 	return w
 }
 
-// take waits for room for one more of n bytes. A closed window has room for everything: the end of a connection or
-// a server must not wait.
-func (w *window) take(n int) {
+// take waits for room for one more of n bytes, and reports whether it had to. A closed window has room for
+// everything: the end of a connection or a server must not wait.
+func (w *window) take(n int) (waited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for !w.closed && w.count > 0 && (w.count+1 > w.mostCount || w.bytes+n > w.mostBytes) {
 		w.waiting++
 		w.moved.Wait()
 		w.waiting--
+		waited = true
 	}
 	w.count++
 	w.bytes += n
+	return waited
 }
 
 // put gives back what was taken.

@@ -57,9 +57,10 @@ const (
 	MaxConnections = 4096
 	// MaxConnectionRequests bounds the requests in flight on one data connection.
 	MaxConnectionRequests = 1024
-	// MaxChunkPending bounds the mutations that wait at one primary, and MaxChunkPendingBytes their data.
+	// MaxChunkPending bounds the mutations that wait at one primary, and MaxChunkPendingBytes their data, until they
+	// are answered; beyond it ErrBusy. Connections are held back well before: see MaxChunkBufferBytes.
 	MaxChunkPending      = 4096
-	MaxChunkPendingBytes = 32 << 20
+	MaxChunkPendingBytes = 64 << 20
 	// ClientWindowBytes is what a client's File keeps unacknowledged at most.
 	ClientWindowBytes = 8 << 20
 
@@ -116,6 +117,9 @@ const (
 	// MaxRequestBufferBytes bounds the data of requests that a chunkserver holds for clients, all connections
 	// together: beyond it connections wait for each other.
 	MaxRequestBufferBytes = 256 << 20
+	// MaxChunkBufferBytes bounds the same for one chunk: beyond it the connections that bring more for it are not read
+	// on, and TCP holds their clients back. A refusal would make them send it all again.
+	MaxChunkBufferBytes = 32 << 20
 	// MaxConnectionBytes bounds the same for one connection, but for one request.
 	MaxConnectionBytes = 32 << 20
 	// JoinBlocks is from how many missing blocks on a replica is not let join: what is missing is fetched while the
