@@ -59,6 +59,7 @@ const (
 	OpInventory   = "inventory"   // InventoryPage → InventoryAck, from a chunkserver
 	OpMasterState = "masterstate" // MasterStateRequest → MasterStateReply
 	OpTrash       = "trash"       // TrashRequest → TrashReply
+	OpGarbage     = "garbage"     // GarbageRequest → GarbageReply
 )
 
 // The orders that a chunkserver obeys: the last token of Chunkserver(server, command).
@@ -67,7 +68,7 @@ const (
 	CommandPrepare = "prepare" // PrepareOrder → PrepareReply, perhaps several with busy set before the last
 	CommandGrant   = "grant"   // GrantOrder → GrantReply
 	CommandClone   = "clone"   // CloneOrder → CloneReply
-	CommandDelete  = "delete"  // DeleteOrder → OrderReply
+	CommandDelete  = "delete"  // DeleteOrder → DeleteReply
 	CommandReport  = "report"  // InventoryOrder → OrderReply: send the full inventory
 )
 
@@ -83,4 +84,5 @@ const (
 	EventChunkSuspect    = "chunk.suspect" // every replica lost its power or its disk: one of them was believed
 	EventFileCreated     = "file.created"
 	EventFileDeleted     = "file.deleted"
+	EventGarbageHeld     = "garbage.held" // a chunkserver has so many unknown replicas that none is deleted there
 )

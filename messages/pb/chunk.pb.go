@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 59fa327e80cbaa93e9211ea209d39060ab45b5557bbcc65a6be3aad8b920e4ca
+// sha256: 8502e7a645c270caad8b595b8c6508df08cb48e82368109d11ce8210cac2aeea
 
 package pb
 
@@ -1339,6 +1339,58 @@ func (x *DeleteOrder) GetReplicas() []*ReplicaStatus {
 	return nil
 }
 
+type DeleteReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gone          []uint64               `protobuf:"fixed64,1,rep,packed,name=gone,proto3" json:"gone,omitempty"` // handles of which there is no replica here any more
+	Kept          []*ReplicaStatus       `protobuf:"bytes,2,rep,name=kept,proto3" json:"kept,omitempty"`          // those that are not as the order stated, or are in use
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteReply) Reset() {
+	*x = DeleteReply{}
+	mi := &file_chunk_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteReply) ProtoMessage() {}
+
+func (x *DeleteReply) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteReply.ProtoReflect.Descriptor instead.
+func (*DeleteReply) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DeleteReply) GetGone() []uint64 {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *DeleteReply) GetKept() []*ReplicaStatus {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
 type InventoryOrder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -1348,7 +1400,7 @@ type InventoryOrder struct {
 
 func (x *InventoryOrder) Reset() {
 	*x = InventoryOrder{}
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1412,7 @@ func (x *InventoryOrder) String() string {
 func (*InventoryOrder) ProtoMessage() {}
 
 func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1425,7 @@ func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryOrder.ProtoReflect.Descriptor instead.
 func (*InventoryOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{19}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InventoryOrder) GetHeader() *OrderHeader {
@@ -1398,7 +1450,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1410,7 +1462,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1423,7 +1475,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{20}
+	return file_chunk_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplicaStatus) GetHandle() uint64 {
@@ -1575,7 +1627,10 @@ const file_chunk_proto_rawDesc = "" +
 	"\x10differing_blocks\x18\x01 \x01(\rR\x0fdifferingBlocks\"q\n" +
 	"\vDeleteOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x123\n" +
-	"\breplicas\x18\x02 \x03(\v2\x17.cairn.v1.ReplicaStatusR\breplicas\"?\n" +
+	"\breplicas\x18\x02 \x03(\v2\x17.cairn.v1.ReplicaStatusR\breplicas\"N\n" +
+	"\vDeleteReply\x12\x12\n" +
+	"\x04gone\x18\x01 \x03(\x06R\x04gone\x12+\n" +
+	"\x04kept\x18\x02 \x03(\v2\x17.cairn.v1.ReplicaStatusR\x04kept\"?\n" +
 	"\x0eInventoryOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\"\xa1\x01\n" +
 	"\rReplicaStatus\x12\x16\n" +
@@ -1599,7 +1654,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_chunk_proto_goTypes = []any{
 	(Report_Kind)(0),       // 0: cairn.v1.Report.Kind
 	(*Server)(nil),         // 1: cairn.v1.Server
@@ -1621,15 +1676,16 @@ var file_chunk_proto_goTypes = []any{
 	(*CloneOrder)(nil),     // 17: cairn.v1.CloneOrder
 	(*CloneReply)(nil),     // 18: cairn.v1.CloneReply
 	(*DeleteOrder)(nil),    // 19: cairn.v1.DeleteOrder
-	(*InventoryOrder)(nil), // 20: cairn.v1.InventoryOrder
-	(*ReplicaStatus)(nil),  // 21: cairn.v1.ReplicaStatus
-	(*Identity)(nil),       // 22: cairn.v1.Identity
+	(*DeleteReply)(nil),    // 20: cairn.v1.DeleteReply
+	(*InventoryOrder)(nil), // 21: cairn.v1.InventoryOrder
+	(*ReplicaStatus)(nil),  // 22: cairn.v1.ReplicaStatus
+	(*Identity)(nil),       // 23: cairn.v1.Identity
 }
 var file_chunk_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.ChunkLocation.replicas:type_name -> cairn.v1.Server
-	22, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
+	23, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
 	2,  // 2: cairn.v1.LocateReply.chunks:type_name -> cairn.v1.ChunkLocation
-	22, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
+	23, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 4: cairn.v1.Report.kind:type_name -> cairn.v1.Report.Kind
 	10, // 5: cairn.v1.CreateOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 6: cairn.v1.CreateOrder.members:type_name -> cairn.v1.Server
@@ -1640,13 +1696,14 @@ var file_chunk_proto_depIdxs = []int32{
 	10, // 11: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 12: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
 	10, // 13: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
-	21, // 14: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
-	10, // 15: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 14: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
+	22, // 15: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
+	10, // 16: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -1661,7 +1718,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

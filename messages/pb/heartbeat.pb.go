@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: heartbeat.proto
-// sha256: e8ecca543c6c23b45103f172302986432bd8d6f4b44afcca2be75b1c15a9b0aa
+// sha256: 6a3942c173663229a3052a277019f98d72a64429fc40b36ed583857de7027a74
 
 package pb
 
@@ -641,6 +641,172 @@ func (x *ServerStatus) GetIncarnation() uint64 {
 	return 0
 }
 
+// GarbageRequest asks what replicas no file needs, and may confirm that those at a server are to be deleted although
+// they are unexpectedly many.
+type GarbageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirm       string                 `protobuf:"bytes,1,opt,name=confirm,proto3" json:"confirm,omitempty"` // server id, or empty
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GarbageRequest) Reset() {
+	*x = GarbageRequest{}
+	mi := &file_heartbeat_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GarbageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GarbageRequest) ProtoMessage() {}
+
+func (x *GarbageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_heartbeat_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GarbageRequest.ProtoReflect.Descriptor instead.
+func (*GarbageRequest) Descriptor() ([]byte, []int) {
+	return file_heartbeat_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GarbageRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+type GarbageReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Servers       []*ServerGarbage       `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"` // that have any, by id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GarbageReply) Reset() {
+	*x = GarbageReply{}
+	mi := &file_heartbeat_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GarbageReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GarbageReply) ProtoMessage() {}
+
+func (x *GarbageReply) ProtoReflect() protoreflect.Message {
+	mi := &file_heartbeat_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GarbageReply.ProtoReflect.Descriptor instead.
+func (*GarbageReply) Descriptor() ([]byte, []int) {
+	return file_heartbeat_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GarbageReply) GetServers() []*ServerGarbage {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type ServerGarbage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Replicas      uint64                 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"` // of the server, all of them
+	Orphaned      uint64                 `protobuf:"varint,3,opt,name=orphaned,proto3" json:"orphaned,omitempty"` // of chunks that the log does not know
+	Stale         uint64                 `protobuf:"varint,4,opt,name=stale,proto3" json:"stale,omitempty"`       // stale or corrupt, of chunks that have enough good replicas
+	Held          string                 `protobuf:"bytes,5,opt,name=held,proto3" json:"held,omitempty"`          // why nothing is deleted there, empty if it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerGarbage) Reset() {
+	*x = ServerGarbage{}
+	mi := &file_heartbeat_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerGarbage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerGarbage) ProtoMessage() {}
+
+func (x *ServerGarbage) ProtoReflect() protoreflect.Message {
+	mi := &file_heartbeat_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerGarbage.ProtoReflect.Descriptor instead.
+func (*ServerGarbage) Descriptor() ([]byte, []int) {
+	return file_heartbeat_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ServerGarbage) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ServerGarbage) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *ServerGarbage) GetOrphaned() uint64 {
+	if x != nil {
+		return x.Orphaned
+	}
+	return 0
+}
+
+func (x *ServerGarbage) GetStale() uint64 {
+	if x != nil {
+		return x.Stale
+	}
+	return 0
+}
+
+func (x *ServerGarbage) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
 type MasterStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -649,7 +815,7 @@ type MasterStateRequest struct {
 
 func (x *MasterStateRequest) Reset() {
 	*x = MasterStateRequest{}
-	mi := &file_heartbeat_proto_msgTypes[8]
+	mi := &file_heartbeat_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +827,7 @@ func (x *MasterStateRequest) String() string {
 func (*MasterStateRequest) ProtoMessage() {}
 
 func (x *MasterStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_heartbeat_proto_msgTypes[8]
+	mi := &file_heartbeat_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +840,7 @@ func (x *MasterStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MasterStateRequest.ProtoReflect.Descriptor instead.
 func (*MasterStateRequest) Descriptor() ([]byte, []int) {
-	return file_heartbeat_proto_rawDescGZIP(), []int{8}
+	return file_heartbeat_proto_rawDescGZIP(), []int{11}
 }
 
 type MasterStateReply struct {
@@ -691,7 +857,7 @@ type MasterStateReply struct {
 
 func (x *MasterStateReply) Reset() {
 	*x = MasterStateReply{}
-	mi := &file_heartbeat_proto_msgTypes[9]
+	mi := &file_heartbeat_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +869,7 @@ func (x *MasterStateReply) String() string {
 func (*MasterStateReply) ProtoMessage() {}
 
 func (x *MasterStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_heartbeat_proto_msgTypes[9]
+	mi := &file_heartbeat_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +882,7 @@ func (x *MasterStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MasterStateReply.ProtoReflect.Descriptor instead.
 func (*MasterStateReply) Descriptor() ([]byte, []int) {
-	return file_heartbeat_proto_rawDescGZIP(), []int{9}
+	return file_heartbeat_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MasterStateReply) GetId() string {
@@ -820,7 +986,17 @@ const file_heartbeat_proto_rawDesc = "" +
 	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\x12\x16\n" +
 	"\x06chunks\x18\a \x01(\x04R\x06chunks\x12\x16\n" +
 	"\x06leases\x18\b \x01(\rR\x06leases\x12 \n" +
-	"\vincarnation\x18\t \x01(\x06R\vincarnation\"\x14\n" +
+	"\vincarnation\x18\t \x01(\x06R\vincarnation\"*\n" +
+	"\x0eGarbageRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\tR\aconfirm\"A\n" +
+	"\fGarbageReply\x121\n" +
+	"\aservers\x18\x01 \x03(\v2\x17.cairn.v1.ServerGarbageR\aservers\"\x89\x01\n" +
+	"\rServerGarbage\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\x04R\breplicas\x12\x1a\n" +
+	"\borphaned\x18\x03 \x01(\x04R\borphaned\x12\x14\n" +
+	"\x05stale\x18\x04 \x01(\x04R\x05stale\x12\x12\n" +
+	"\x04held\x18\x05 \x01(\tR\x04held\"\x14\n" +
 	"\x12MasterStateRequest\"\xb4\x01\n" +
 	"\x10MasterStateReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -842,7 +1018,7 @@ func file_heartbeat_proto_rawDescGZIP() []byte {
 	return file_heartbeat_proto_rawDescData
 }
 
-var file_heartbeat_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_heartbeat_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_heartbeat_proto_goTypes = []any{
 	(*Heartbeat)(nil),          // 0: cairn.v1.Heartbeat
 	(*HeldLease)(nil),          // 1: cairn.v1.HeldLease
@@ -852,23 +1028,27 @@ var file_heartbeat_proto_goTypes = []any{
 	(*ServersRequest)(nil),     // 5: cairn.v1.ServersRequest
 	(*ServersReply)(nil),       // 6: cairn.v1.ServersReply
 	(*ServerStatus)(nil),       // 7: cairn.v1.ServerStatus
-	(*MasterStateRequest)(nil), // 8: cairn.v1.MasterStateRequest
-	(*MasterStateReply)(nil),   // 9: cairn.v1.MasterStateReply
-	(*Server)(nil),             // 10: cairn.v1.Server
-	(*ReplicaStatus)(nil),      // 11: cairn.v1.ReplicaStatus
+	(*GarbageRequest)(nil),     // 8: cairn.v1.GarbageRequest
+	(*GarbageReply)(nil),       // 9: cairn.v1.GarbageReply
+	(*ServerGarbage)(nil),      // 10: cairn.v1.ServerGarbage
+	(*MasterStateRequest)(nil), // 11: cairn.v1.MasterStateRequest
+	(*MasterStateReply)(nil),   // 12: cairn.v1.MasterStateReply
+	(*Server)(nil),             // 13: cairn.v1.Server
+	(*ReplicaStatus)(nil),      // 14: cairn.v1.ReplicaStatus
 }
 var file_heartbeat_proto_depIdxs = []int32{
-	10, // 0: cairn.v1.Heartbeat.server:type_name -> cairn.v1.Server
+	13, // 0: cairn.v1.Heartbeat.server:type_name -> cairn.v1.Server
 	1,  // 1: cairn.v1.Heartbeat.leases:type_name -> cairn.v1.HeldLease
 	3,  // 2: cairn.v1.Heartbeat.slice:type_name -> cairn.v1.InventoryPage
-	11, // 3: cairn.v1.InventoryPage.replicas:type_name -> cairn.v1.ReplicaStatus
+	14, // 3: cairn.v1.InventoryPage.replicas:type_name -> cairn.v1.ReplicaStatus
 	7,  // 4: cairn.v1.ServersReply.servers:type_name -> cairn.v1.ServerStatus
-	10, // 5: cairn.v1.ServerStatus.server:type_name -> cairn.v1.Server
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	13, // 5: cairn.v1.ServerStatus.server:type_name -> cairn.v1.Server
+	10, // 6: cairn.v1.GarbageReply.servers:type_name -> cairn.v1.ServerGarbage
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_heartbeat_proto_init() }
@@ -883,7 +1063,7 @@ func file_heartbeat_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_heartbeat_proto_rawDesc), len(file_heartbeat_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
