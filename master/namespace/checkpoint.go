@@ -59,6 +59,9 @@ func (v *View) header() []byte {
 	} {
 		b = binary.AppendUvarint(b, n)
 	}
+	for _, slot := range v.drops {
+		b = binary.AppendUvarint(binary.AppendUvarint(b, slot.day), slot.chunks)
+	}
 	return b
 }
 
@@ -251,6 +254,9 @@ func (l *loader) header(key, value []byte) error {
 	s.nextFile = gfs.FileID(d.uvarint(maxFileID))
 	s.nextHandle = gfs.ChunkHandle(d.uvarint(maxHandle))
 	s.epochFirst = gfs.ChunkHandle(d.uvarint(uint64(s.nextHandle)))
+	for i := range s.drops {
+		s.drops[i].day, s.drops[i].chunks = d.uvarint(1<<63-1), d.uvarint(1<<63-1)
+	}
 	if !d.done() || len(key) != 1 || s.nextFile <= gfs.RootID || s.nextHandle == 0 || s.epochFirst == 0 {
 		return errors.New("bad header")
 	}

@@ -27,6 +27,7 @@ type image struct {
 	nextHandle gfs.ChunkHandle // the first handle not reserved
 	epochFirst gfs.ChunkHandle // nextHandle when the epoch began: lower ones are placed by nobody any more
 	counts     Counts
+	drops      dropLog
 }
 
 // New is the state before the first record: an empty root directory that belongs to root and everyone may write
