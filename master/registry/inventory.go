@@ -50,7 +50,7 @@ func (r *Registry) Inventory(page *pb.InventoryPage, now time.Time) (complete bo
 		return false, gfs.Errorf(gfs.CodeWrongIncarnation, "server %s has another incarnation than the page", s.ID)
 	}
 	if page.GetPage() == 0 {
-		s.receiving = inventory{number: page.GetInventory(), underWay: true, began: now}
+		s.receiving, s.strange = inventory{number: page.GetInventory(), underWay: true, began: now}, 0
 	}
 	want := s.receiving
 	first := gfs.ChunkHandle(page.GetFirstHandle())
@@ -104,6 +104,7 @@ func (r *Registry) applyStatus(index uint16, status *pb.ReplicaStatus) {
 	handle := gfs.ChunkHandle(status.GetHandle())
 	if handle >= r.limit {
 		r.strange++
+		r.servers[index].strange++
 		return
 	}
 	told := entry{

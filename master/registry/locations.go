@@ -2,6 +2,7 @@ package registry
 
 import (
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -50,7 +51,8 @@ func (e entry) like(s *slot) bool {
 type locations struct {
 	pages    map[uint64]*page
 	overflow map[gfs.ChunkHandle][]entry
-	count    int // replicas
+	count    int      // replicas
+	numbers  []uint64 // of the pages, ascending; nil when it has to be made anew
 }
 
 func newLocations() locations {
@@ -92,7 +94,7 @@ func (l *locations) replace(handle gfs.ChunkHandle, entries []entry) {
 			return
 		}
 		p = &page{}
-		l.pages[number] = p
+		l.pages[number], l.numbers = p, nil
 	}
 	s := &p.slots[index]
 	before := l.size(handle, s)
@@ -125,6 +127,7 @@ func (l *locations) replace(handle gfs.ChunkHandle, entries []entry) {
 		p.used--
 		if p.used == 0 {
 			delete(l.pages, number)
+			l.numbers = nil
 		}
 	}
 }
@@ -177,6 +180,15 @@ func (l *locations) set(handle gfs.ChunkHandle, e entry) bool {
 	}
 	l.replace(handle, entries)
 	return true
+}
+
+// from lists the numbers of the pages from one on, in order. It is valid until the locations change.
+func (l *locations) from(number uint64) []uint64 {
+	if l.numbers == nil {
+		l.numbers = slices.Sorted(maps.Keys(l.pages))
+	}
+	first, _ := slices.BinarySearch(l.numbers, number)
+	return l.numbers[first:]
 }
 
 // get finds the replica of handle at a server.

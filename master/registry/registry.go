@@ -68,8 +68,9 @@ type server struct {
 	held        []*pb.HeldLease // as of the last heartbeat
 	creations   [2]int          // in this and the last creationMemory
 
-	inventoried bool // a full inventory of this incarnation was heard
-	wanted      bool // the next heartbeat's reply asks for a full inventory
+	strange     uint64 // replicas beyond the handle limit that this or the last full inventory named
+	inventoried bool   // a full inventory of this incarnation was heard
+	wanted      bool   // the next heartbeat's reply asks for a full inventory
 	receiving   inventory
 }
 
@@ -165,14 +166,18 @@ func (r *Registry) Replicas(handle gfs.ChunkHandle) []Replica {
 	entries := r.locations.appendEntries(nil, handle)
 	replicas := make([]Replica, 0, len(entries))
 	for _, e := range entries {
-		s := r.servers[e.server]
-		replicas = append(replicas, Replica{
-			Server: s.Server, Incarnation: s.incarnation, Up: s.up, Promised: e.promised, Active: e.active,
-			Length: int64(e.length), State: e.state, Marked: e.marked,
-		})
+		replicas = append(replicas, r.replica(e))
 	}
 	slices.SortFunc(replicas, func(a, b Replica) int { return cmp.Compare(a.ID, b.ID) })
 	return replicas
+}
+
+func (r *Registry) replica(e entry) Replica {
+	s := r.servers[e.server]
+	return Replica{
+		Server: s.Server, Incarnation: s.incarnation, Up: s.up, Promised: e.promised, Active: e.active,
+		Length: int64(e.length), State: e.state, Marked: e.marked,
+	}
 }
 
 // Survey counts the good replicas of a chunk at servers that are up, and the corrupt ones anywhere.
@@ -182,7 +187,7 @@ func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) (good, cor
 		switch {
 		case e.state == gfs.ReplicaCorrupt:
 			corrupt++
-		case e.state == gfs.ReplicaMember && (e.active == logged || e.promised == logged) && r.servers[e.server].up:
+		case e.good(logged) && r.servers[e.server].up:
 			good++
 		}
 	}
