@@ -240,6 +240,9 @@ func (c *chunk) onSuccessorLost(err error) {
 func (c *chunk) onApplyFailed(serial gfs.Serial, err error) {
 	c.log.WithError(err).WithField("version", c.version.String()).Error("mutation not applied")
 	full := gfs.CodeOf(err) == gfs.CodeNoSpace
+	if gfs.CodeOf(err) == gfs.CodeCorrupt {
+		c.cs.tellCorrupt(c.handle, err.Error())
+	}
 	refused := c.notPrimary()
 	if full {
 		refused = err

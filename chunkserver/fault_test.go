@@ -353,7 +353,7 @@ func TestDeleteIsCompareAndDelete(t *testing.T) {
 	version := r.create(3, 0)
 	stated := &pb.ReplicaStatus{Handle: 3, Promised: uint64(version), Active: uint64(version), State: uint32(gfs.ReplicaMember), Marked: true}
 	erase := func() {
-		if err := r.order(0, messages.CommandDelete, &pb.DeleteOrder{Header: r.header(0), Replicas: []*pb.ReplicaStatus{stated}}, &pb.OrderReply{}); err != nil {
+		if err := r.order(0, messages.CommandDelete, &pb.DeleteOrder{Header: r.header(0), Replicas: []*pb.ReplicaStatus{stated}}, &pb.DeleteReply{}); err != nil {
 			t.Error(err)
 		}
 	}

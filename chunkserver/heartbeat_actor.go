@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/chunkserver/store"
 	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -89,6 +90,14 @@ func (cs *Chunkserver) fillHeartbeat(message *pb.Heartbeat, from gfs.ChunkHandle
 	message.Slice = cs.inventoryPage(from, sliceEntries)
 }
 
+// sweepSoon makes the next heartbeat look for trash to unlink.
+func (h *heartbeat) sweepSoon() { h.swept = time.Time{} }
+
+// stateSoon makes the next heartbeat's slice begin at a chunk of which the master should hear soon.
+func stateSoon(handle gfs.ChunkHandle) actors.Func[*heartbeat] {
+	return func(h *heartbeat) { h.next = handle }
+}
+
 // sweepTrash unlinks the files of replicas that were deleted long ago, or all of them when space is scarce.
 func (cs *Chunkserver) sweepTrash() {
 	before := cs.now()
@@ -111,10 +120,7 @@ func (cs *Chunkserver) inventoryPage(from gfs.ChunkHandle, limit int) *pb.Invent
 	statuses := cs.store.Statuses(from, limit)
 	page.Replicas = make([]*pb.ReplicaStatus, len(statuses))
 	for i, s := range statuses {
-		page.Replicas[i] = &pb.ReplicaStatus{
-			Handle: uint64(s.Handle), Promised: uint64(s.Promised), Active: uint64(s.Active), Length: s.Length,
-			State: uint32(s.State), Marked: s.Marked,
-		}
+		page.Replicas[i] = describeReplica(s)
 	}
 	if page.Last = len(statuses) < limit; !page.Last {
 		page.LastHandle = uint64(statuses[len(statuses)-1].Handle)
@@ -122,10 +128,19 @@ func (cs *Chunkserver) inventoryPage(from gfs.ChunkHandle, limit int) *pb.Invent
 	return page
 }
 
+func describeReplica(s store.Status) *pb.ReplicaStatus {
+	return &pb.ReplicaStatus{
+		Handle: uint64(s.Handle), Promised: uint64(s.Promised), Active: uint64(s.Active), Length: s.Length,
+		State: uint32(s.State), Marked: s.Marked,
+	}
+}
+
 // publish sends a heartbeat to all masters; the acting one answers.
 func (h *heartbeat) publish(message *pb.Heartbeat) {
-	if h.next = gfs.ChunkHandle(message.Slice.LastHandle) + 1; message.Slice.Last {
-		h.next = 0
+	if h.next == gfs.ChunkHandle(message.Slice.FirstHandle) { // nobody asked for another place meanwhile
+		if h.next = gfs.ChunkHandle(message.Slice.LastHandle) + 1; message.Slice.Last {
+			h.next = 0
+		}
 	}
 	bus.AskAsync(h.cs.conn, bus.Call{
 		Subject: h.cs.subjects.Heartbeat(h.cs.ID()), Request: message, Total: gfs.HeartbeatInterval,

@@ -115,15 +115,19 @@ func (cs *Chunkserver) onClone(r *bus.Request, order *pb.CloneOrder) {
 	})
 }
 
-// onDelete removes the replicas that still are as the order states them; the others stay, and the next inventory
-// tells the master how they are.
+// onDelete removes the replicas that still are as the order states them; the others stay, and the answer says how they are.
 func (cs *Chunkserver) onDelete(r *bus.Request, order *pb.DeleteOrder) {
+	if len(order.Replicas) > gfs.InventoryPageEntries {
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "order to delete %d replicas: at most %d are allowed", len(order.Replicas), gfs.InventoryPageEntries))
+		return
+	}
 	cs.obey(r, order.Header, func() {
 		var left atomic.Int64
 		left.Store(int64(len(order.Replicas)) + 1)
 		done := func() {
 			if left.Add(-1) == 0 {
-				r.Reply(&pb.OrderReply{})
+				r.Reply(cs.deleted(order))
+				cs.heartbeat.Send(actors.Func[*heartbeat]((*heartbeat).sweepSoon))
 			}
 		}
 		for _, stated := range order.Replicas {
@@ -131,6 +135,20 @@ func (cs *Chunkserver) onDelete(r *bus.Request, order *pb.DeleteOrder) {
 		}
 		done()
 	})
+}
+
+// deleted states what became of the replicas of an order.
+func (cs *Chunkserver) deleted(order *pb.DeleteOrder) *pb.DeleteReply {
+	reply := &pb.DeleteReply{}
+	for _, stated := range order.Replicas {
+		replica, err := cs.store.Get(gfs.ChunkHandle(stated.Handle))
+		if err != nil {
+			reply.Gone = append(reply.Gone, stated.Handle)
+			continue
+		}
+		reply.Kept = append(reply.Kept, describeReplica(replica.Status()))
+	}
+	return reply
 }
 
 func (cs *Chunkserver) onInventoryOrder(r *bus.Request, order *pb.InventoryOrder) {

@@ -147,13 +147,15 @@ type corruptEvent struct {
 	Detail string `json:"detail"`
 }
 
-// tellCorrupt tells the master and whoever monitors of a replica whose bytes do not match their checksums.
+// tellCorrupt tells the master and whoever monitors of a replica whose bytes do not match their checksums, and has the
+// chunk's actor look at it.
 func (cs *Chunkserver) tellCorrupt(handle gfs.ChunkHandle, detail string) {
 	cs.counters.corrupt.Add(1)
 	if !cs.corrupt.due(handle, cs.now()) {
 		return
 	}
 	cs.log.WithFields(logrus.Fields{"chunk": handle.String(), "detail": detail}).Error("replica corrupt")
+	cs.chunks.send(handle, routed((*chunk).onCorrupt))
 	cs.report(&pb.Report{
 		Handle: uint64(handle), Reporter: string(cs.ID()), Accused: string(cs.ID()), Kind: pb.Report_CORRUPT, Detail: detail,
 	}, nil)
