@@ -38,6 +38,6 @@
 //
 // # What it does not do
 //
-// Bytes of files never come here. It brings stale and new replicas in for chunks with too few good ones, but deletes
-// none, replaces no corrupt one in place, and does not rebalance.
+// Bytes of files never come here. It brings stale and new replicas in for chunks with too few good ones, and has those
+// deleted that no file needs; it does not rebalance.
 package master

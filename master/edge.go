@@ -48,6 +48,7 @@ func serveEdge(v *services, version string) (*edge, error) {
 		e.endpoint(messages.OpLocate, linearized(e, locate)),
 		e.endpoint(messages.OpLease, bus.Typed(e.lease)),
 		e.endpoint(messages.OpServers, bus.Typed(e.servers)),
+		e.endpoint(messages.OpGarbage, bus.Typed(e.askGarbage)),
 		e.endpoint(messages.OpMasterState, bus.Typed(e.masterState)),
 	)
 	if err != nil {
@@ -170,6 +171,14 @@ func checkMutation(m *pb.NamespaceMutation) error {
 		}
 	}
 	return nil
+}
+
+func (e *edge) askGarbage(r *bus.Request, c *pb.GarbageRequest) {
+	if e.acting.Load() == nil {
+		r.Ignore()
+		return
+	}
+	e.scanner.Send(describeGarbage{r, gfs.ServerID(c.GetConfirm())})
 }
 
 func (e *edge) masterState(r *bus.Request, _ *pb.MasterStateRequest) {

@@ -65,7 +65,8 @@ func (m *Master) Metrics(ctx context.Context) (*pb.Metrics, error) {
 		"lease_requests_total": float64(m.counters.leases.Load()), "allocations_total": float64(m.counters.allocations.Load()),
 		"heartbeats_total": float64(m.counters.heartbeats.Load()),
 		"orders_total":     float64(m.counters.ordersSent.Load()), "orders_failed_total": float64(m.counters.ordersFailed.Load()),
-		"log_applied": float64(log.Applied), "log_records_total": float64(log.Records), "log_entries_total": float64(log.Entries),
+		"replicas_deleted_total": float64(m.counters.replicasDeleted.Load()),
+		"log_applied":            float64(log.Applied), "log_records_total": float64(log.Records), "log_entries_total": float64(log.Entries),
 		"log_bytes": float64(log.LogBytes), "checkpoints_total": float64(log.Checkpoints),
 		"goroutines": float64(runtime.NumGoroutine()), "heap_bytes": float64(memory.HeapAlloc),
 	}

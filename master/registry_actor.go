@@ -1,6 +1,7 @@
 package master
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -247,8 +248,16 @@ func (s *registryShell) locate(index uint32, chunk namespace.Chunk) *pb.ChunkLoc
 	if l, held := s.core.Lease(chunk.Handle); held && l.Version == chunk.Version {
 		location.Primary = string(l.Server)
 	}
-	for _, r := range s.core.Replicas(chunk.Handle) {
-		if !r.Up || !r.Good(chunk.Version) {
+	replicas := s.core.Replicas(chunk.Handle)
+	readable := func(r registry.Replica) bool { return r.Up && r.Good(chunk.Version) }
+	if !slices.ContainsFunc(replicas, readable) {
+		// Most blocks of a corrupt replica are good, and its server serves no bad one.
+		readable = func(r registry.Replica) bool {
+			return r.Up && r.State == gfs.ReplicaCorrupt && r.Active == chunk.Version
+		}
+	}
+	for _, r := range replicas {
+		if !readable(r) {
 			continue
 		}
 		server := &pb.Server{Id: string(r.ID), Address: r.Address, Rack: r.Rack}

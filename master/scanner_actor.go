@@ -34,6 +34,7 @@ type scannerShell struct {
 	counts   surveyCounts
 	sessions time.Time // when they were looked at last
 	joins    joinPace
+	garbage  collector
 }
 
 // Stopped ends the rounds.
@@ -44,7 +45,7 @@ type scannerActs struct{ period *period }
 
 func (c scannerActs) Do(s *scannerShell) {
 	s.timer.Stop()
-	s.period, s.view, s.joins = c.period, nil, joinPace{}
+	s.period, s.view, s.joins, s.garbage = c.period, nil, joinPace{}, collector{}
 	if c.period != nil {
 		s.arm()
 	}
@@ -182,6 +183,11 @@ func (c sliceSurveyed) Do(s *scannerShell) {
 		return
 	}
 	s.registry.Send(surveyed{s.counts})
+	s.garbage.begin(s.now())
+	s.sweepGarbage(0)
+}
+
+func (s *scannerShell) endRound() {
 	s.view = nil // so that a round does not hold old pages in memory during the pause
 	s.arm()
 }

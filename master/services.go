@@ -67,6 +67,7 @@ type counters struct {
 	requests, failures                    atomic.Uint64
 	mutations, reads, leases, allocations atomic.Uint64
 	heartbeats, ordersSent, ordersFailed  atomic.Uint64
+	replicasDeleted                       atomic.Uint64
 	leaseActors                           atomic.Int64
 }
 

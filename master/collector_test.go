@@ -1,0 +1,82 @@
+package master
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cairnfs/cairn/master/placement"
+	"github.com/cairnfs/cairn/master/registry"
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+func orphans(server gfs.ServerID, n int) []registry.Garbage {
+	found := make([]registry.Garbage, n)
+	for i := range found {
+		found[i] = registry.Garbage{
+			Replica: registry.Replica{Server: placement.Server{ID: server}}, Handle: gfs.ChunkHandle(i + 1), Orphaned: true,
+		}
+	}
+	return found
+}
+
+// Nothing is deleted before a whole sweep has counted, nor where the log did not drop that many chunks itself.
+func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	for _, c := range []struct {
+		name              string
+		orphaned          int
+		replicas, strange uint64
+		dropped           uint64
+		confirm           bool
+		deleted           int
+	}{
+		{"a few", 10, 100, 0, 0, false, 10},
+		{"more than a tenth", 11, 100, 0, 0, false, 0},
+		{"more than a tenth, and confirmed", 11, 100, 0, 0, true, 11},
+		{"all, as the log says", 100, 100, 0, 100, false, 100},
+		{"all, and the log dropped most of them", 100, 100, 0, 90, false, 100},
+		{"all, and the log dropped many", 100, 100, 0, 89, false, 0},
+		{"beyond what the log made", 1, 100, 1, 1000, false, 0},
+		{"more than an order holds", deleteBatch + 1, 300, 0, 1000, false, deleteBatch},
+	} {
+		var g collector
+		audits := []registry.Audit{{Server: "a", Told: true, Replicas: c.replicas, Strange: c.strange}, {Server: "b", Told: true, Replicas: 100}}
+		g.begin(now)
+		g.add(orphans("a", c.orphaned))
+		g.add(orphans("b", 1))
+		if len(g.batches) != 0 {
+			t.Errorf("%s: deleted in the first sweep: %v", c.name, g.batches)
+		}
+		held := g.end(audits, c.dropped)
+		if c.confirm {
+			if err := g.confirm("a", now); err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
+		if (held["a"] == "") != (c.deleted > 0 && !c.confirm) || held["b"] != "" {
+			t.Errorf("%s: held back %v", c.name, held)
+		}
+		g.begin(now)
+		g.add(orphans("a", c.orphaned))
+		g.add(orphans("b", 1))
+		if len(g.batches["a"]) != c.deleted || len(g.batches["b"]) != 1 {
+			t.Errorf("%s: %d deleted, and %d at the other server", c.name, len(g.batches["a"]), len(g.batches["b"]))
+		}
+		for server := range g.batches {
+			g.ordered(server, now)
+		}
+		if again := g.end(audits, c.dropped); len(again) != 0 {
+			t.Errorf("%s: told twice: %v", c.name, again)
+		}
+		g.begin(now.Add(time.Second))
+		g.add(orphans("b", 1))
+		if len(g.batches["b"]) != 0 {
+			t.Errorf("%s: a second order beside the first", c.name)
+		}
+		g.begin(now.Add(2 * deleteTimeout))
+		g.add(orphans("b", 1))
+		if len(g.batches["b"]) != 1 {
+			t.Errorf("%s: an order without an answer blocks its server for ever", c.name)
+		}
+	}
+}
