@@ -57,6 +57,33 @@ func (c *Client) Servers(ctx context.Context) ([]ServerStatus, error) {
 	return all, nil
 }
 
+// ServerGarbage counts the replicas at a chunkserver that no file needs and that are still there.
+type ServerGarbage struct {
+	ID       gfs.ServerID
+	Replicas int64  // all that the server has
+	Orphaned int64  // of chunks that no file has
+	Stale    int64  // stale or corrupt, of chunks with enough good ones
+	Held     string // why nothing is deleted there until an operator confirms it; empty if it is being deleted
+}
+
+// Garbage lists the chunkservers with replicas that no file needs, in the order of their ids, as the master counted them
+// a few seconds ago. If confirm names one of them, what it holds is deleted even where that is unexpectedly much, for an
+// hour from now; fs.ErrNotExist if nothing is known of it.
+func (c *Client) Garbage(ctx context.Context, confirm gfs.ServerID) ([]ServerGarbage, error) {
+	reply := &pb.GarbageReply{}
+	if err := c.ask(ctx, messages.OpGarbage, &pb.GarbageRequest{Confirm: string(confirm)}, reply); err != nil {
+		return nil, pathError("garbage", "/", err)
+	}
+	var all []ServerGarbage
+	for _, s := range reply.GetServers() {
+		all = append(all, ServerGarbage{
+			ID: gfs.ServerID(s.GetServer()), Replicas: int64(s.GetReplicas()), Orphaned: int64(s.GetOrphaned()),
+			Stale: int64(s.GetStale()), Held: s.GetHeld(),
+		})
+	}
+	return all, nil
+}
+
 // MasterStatus is what a master tells of itself. Of one that does not act only the ID and the Version are known.
 type MasterStatus struct {
 	ID           string

@@ -31,6 +31,9 @@ type Config struct {
 	Listen       string        // of the NATS server; "" is 127.0.0.1:0
 	Insecure     bool          // allow Listen beyond loopback
 	Log          *logrus.Entry // nil discards
+	// ReplicationDelay is how long a chunkserver is missing before others get replicas in the place of its own; 0 is
+	// the master's default.
+	ReplicationDelay time.Duration
 }
 
 // Cluster is a running cluster. Its methods are safe for concurrent use.
@@ -184,6 +187,7 @@ func (c *Cluster) StartMaster(ctx context.Context) error {
 	}
 	m, err := master.Start(ctx, master.Config{
 		ID: "m1", Dir: filepath.Join(c.config.Dir, "m1"), Cluster: c.config.Name, NATS: bus.Config{URL: c.url}, Log: c.config.Log,
+		ReplicationDelay: c.config.ReplicationDelay,
 	})
 	c.master = m
 	return err

@@ -15,7 +15,7 @@ import (
 
 func (a *app) adminCommand() *cobra.Command {
 	admin := &cobra.Command{Use: "admin", Short: "See how the cluster is: for operators"}
-	admin.AddCommand(a.statusCommand(), a.serversCommand(), a.mastersCommand(), a.eventsCommand(), a.topCommand())
+	admin.AddCommand(a.statusCommand(), a.serversCommand(), a.mastersCommand(), a.eventsCommand(), a.topCommand(), a.garbageCommand())
 	return admin
 }
 

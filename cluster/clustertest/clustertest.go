@@ -27,6 +27,11 @@ func WithRacks(n int) Option { return func(c *cluster.Config) { c.Racks = n } }
 // with the test.
 func WithDir(dir string) Option { return func(c *cluster.Config) { c.Dir = dir } }
 
+// WithReplicationDelay sets how long a chunkserver is missing before its replicas are replaced, a minute by default.
+func WithReplicationDelay(d time.Duration) Option {
+	return func(c *cluster.Config) { c.ReplicationDelay = d }
+}
+
 // WithLog sends the cluster's log to log; by default warnings and errors go to the test's log.
 func WithLog(log *logrus.Entry) Option { return func(c *cluster.Config) { c.Log = log } }
 
