@@ -34,8 +34,11 @@ func (c *chunk) onCorrupt() {
 // in no known state is not bad: the next configuration decides what is in it.
 func (cs *Chunkserver) condemn(handle gfs.ChunkHandle) (bad bool, err error) {
 	replica, err := cs.store.Get(handle)
-	if err != nil || replica.Status().State != gfs.ReplicaMember {
-		return false, nil // deleted meanwhile, or known already
+	if err != nil {
+		return false, err
+	}
+	if replica.Status().State != gfs.ReplicaMember {
+		return false, nil // known already
 	}
 	blocks, err := badBlocks(replica)
 	if err != nil || len(blocks) == 0 {
