@@ -120,6 +120,9 @@ func (c *Cluster) role(name string) *role {
 // URL is the address of the cluster's NATS server.
 func (c *Cluster) URL() string { return c.url }
 
+// Dir is where everything is kept, each process's data in a folder of its name.
+func (c *Cluster) Dir() string { return c.config.Dir }
+
 // Names are the names of all processes in the order of their start.
 func (c *Cluster) Names() []string {
 	c.mu.Lock()
