@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairnfs/cairn/master/namespace"
 	"github.com/cairnfs/cairn/master/placement"
 	"github.com/cairnfs/cairn/master/registry"
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -78,5 +79,22 @@ func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
 		if len(g.batches["b"]) != 1 {
 			t.Errorf("%s: an order without an answer blocks its server for ever", c.name)
 		}
+	}
+}
+
+// What is being made or reconfigured is not garbage, whatever the registry's view says; nor is a handle not yet given out.
+func TestWhatIsBeingMadeIsNotGarbage(t *testing.T) {
+	s := &namespaceShell{state: namespace.New(), leaseActors: map[gfs.ChunkHandle]*leaseEntry{8: {}}, handles: handleRange{next: 9, end: 20}}
+	for handle, want := range map[gfs.ChunkHandle]bool{6: true, 8: false, 9: false, 19: false, 20: false} {
+		if got := s.collectable(registry.Garbage{Handle: handle, Orphaned: true}); got != want {
+			t.Errorf("chunk %s: collectable %t", handle, got)
+		}
+	}
+	if s.collectable(registry.Garbage{Handle: 6, Version: 1}) {
+		t.Error("a stale replica of a chunk that is gone meanwhile is for the next sweep to judge")
+	}
+	s.handles = handleRange{}
+	if s.collectable(registry.Garbage{Handle: 6, Orphaned: true}) {
+		t.Error("before the first reservation nobody knows which handles may yet be placed")
 	}
 }
