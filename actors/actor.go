@@ -34,6 +34,7 @@ type cell struct {
 	system  *System
 	name    string
 	pid     *actor.PID
+	staged  *mailbox      // in the place of pid on a stage
 	gone    atomic.Bool   // set before stopped is closed, so that Send need not select
 	stopped chan struct{} // closed after the last turn
 }
@@ -49,7 +50,11 @@ func (stopOrder) IgnoreDeadLetterLogging() {}
 // and need not be unique. In a system that is shutting down the actor is stopped from its beginning, without a turn.
 func Spawn[S any](sys *System, name string, shell S) Ref[S] {
 	c := &cell{system: sys, name: name, stopped: make(chan struct{})}
-	sys.start(c, &host[S]{cell: c, shell: shell})
+	h := &host[S]{cell: c, shell: shell}
+	if sys.stage != nil {
+		c.staged = &mailbox{stage: sys.stage, receive: h.onStage}
+	}
+	sys.start(c, h)
 	return Ref[S]{c}
 }
 
@@ -71,7 +76,7 @@ func (r Ref[S]) Send(cmd Command[S]) {
 	if r.cell == nil || r.cell.gone.Load() {
 		return
 	}
-	r.cell.system.root.Send(r.cell.pid, cmd)
+	r.cell.send(cmd)
 }
 
 // Stop ends the actor after the commands already queued and returns at once. If the shell has a method Stopped(),
@@ -109,8 +114,17 @@ func (r Ref[S]) Done() <-chan struct{} {
 
 func (c *cell) stop() {
 	if !c.gone.Load() {
-		c.system.root.Send(c.pid, stopOrder{})
+		c.send(stopOrder{})
 	}
+}
+
+// send queues a message.
+func (c *cell) send(message any) {
+	if c.staged != nil {
+		c.staged.send(message)
+		return
+	}
+	c.system.root.Send(c.pid, message)
 }
 
 // markStopped is called once, by Spawn or by the actor's last turn.
@@ -141,20 +155,35 @@ var errGoexit = errors.New("runtime.Goexit inside an actor (t.Fatal in a command
 
 // Receive runs one turn.
 func (h *host[S]) Receive(ctx actor.Context) {
+	h.turn(ctx.Message(), func() { ctx.Stop(ctx.Self()) })
+}
+
+// onStage runs one turn on a stage.
+func (h *host[S]) onStage(message any) {
+	h.turn(message, func() {
+		h.cell.staged.drop()
+		if !h.broken {
+			h.turn(&actor.Stopped{}, nil)
+		}
+	})
+}
+
+// turn carries out one message. stop ends the actor, whose last message is then actor.Stopped.
+func (h *host[S]) turn(message any, stop func()) {
 	if h.broken {
 		return
 	}
 	finished := false
 	defer func() {
 		if !finished {
-			h.fail(ctx, recover())
+			h.fail(stop, recover())
 		}
 	}()
-	switch message := ctx.Message().(type) {
+	switch message := message.(type) {
 	case Command[S]:
 		message.Do(h.shell)
 	case stopOrder:
-		ctx.Stop(ctx.Self())
+		stop()
 	case *actor.Stopped:
 		if last, ok := any(h.shell).(interface{ Stopped() }); ok {
 			last.Stopped()
@@ -165,28 +194,44 @@ func (h *host[S]) Receive(ctx actor.Context) {
 }
 
 // fail ends an actor whose turn panicked. Stopped() is not called: the shell cannot be trusted.
-func (h *host[S]) fail(ctx actor.Context, value any) {
+func (h *host[S]) fail(stop func(), value any) {
 	if value == nil {
 		value = errGoexit
 	}
 	h.broken = true
 	err := h.cell.system.logPanic(h.cell.name, value)
 	h.cell.markStopped()
-	ctx.Stop(ctx.Self())
+	if stop != nil {
+		stop()
+	}
 	h.cell.system.crashed(err)
 }
 
 // Timer is a command that will be sent later.
-type Timer struct{ timer *time.Timer }
+type Timer struct {
+	timer  *time.Timer
+	staged func() bool // stops it in the place of timer on a stage
+}
 
 // After sends cmd to r when d has passed; at once, from another goroutine, if d is not positive.
 func After[S any](r Ref[S], d time.Duration, cmd Command[S]) *Timer {
 	if cmd == nil {
 		panic("actors: nil command")
 	}
-	return &Timer{time.AfterFunc(d, func() { r.Send(cmd) })}
+	if r.cell != nil && r.cell.staged != nil {
+		return &Timer{staged: r.cell.system.stage.After(d, func() { r.Send(cmd) })}
+	}
+	return &Timer{timer: time.AfterFunc(d, func() { r.Send(cmd) })}
 }
 
 // Stop takes the timer back and reports whether it was in time. If not, the command has been sent and may still be
 // queued, so a command of a timer checks that it still matters. A nil Timer can be stopped, and is not in time.
-func (t *Timer) Stop() bool { return t != nil && t.timer.Stop() }
+func (t *Timer) Stop() bool {
+	switch {
+	case t == nil:
+		return false
+	case t.staged != nil:
+		return t.staged()
+	}
+	return t.timer.Stop()
+}

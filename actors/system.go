@@ -32,12 +32,15 @@ type Config struct {
 	// stack; later panics are only logged. It runs on the goroutine of the actor. The default writes the error to
 	// stderr and ends the process with status 2. A Crash that returns leaves the actor stopped for good.
 	Crash func(error)
+	// Stage, if not nil, carries out turns and timers in the place of goroutines and the clock.
+	Stage Stage
 }
 
 // System is a set of actors that start and end together. It is safe for concurrent use.
 type System struct {
 	log     *logrus.Entry
 	crash   func(error)
+	stage   Stage // nil outside of simulations, where what follows is nil
 	library *actor.ActorSystem
 	root    *actor.RootContext // of library, with the guardian of all actors
 	props   *actor.Props       // of every actor: one for all saves half of an idle actor's memory
@@ -69,7 +72,8 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// NewSystem makes a system without actors. It panics if cfg.Log is nil.
+// NewSystem makes a system without actors. It panics if cfg.Log is nil. One on a stage is not for Shutdown: it ends with
+// whoever runs the stage.
 func NewSystem(cfg Config) *System {
 	if cfg.Log == nil {
 		panic("actors: Config.Log is required")
@@ -77,7 +81,10 @@ func NewSystem(cfg Config) *System {
 	if cfg.Crash == nil {
 		cfg.Crash = exitProcess
 	}
-	s := &System{log: cfg.Log, crash: cfg.Crash, cells: make(map[*cell]struct{})}
+	s := &System{log: cfg.Log, crash: cfg.Crash, stage: cfg.Stage, cells: make(map[*cell]struct{})}
+	if s.stage != nil {
+		return s
+	}
 	quiet := slog.New(newQuietHandler(cfg.Log))
 	s.library = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return quiet }),
@@ -168,6 +175,10 @@ func (s *System) start(c *cell, host actor.Actor) {
 		close(c.stopped)
 		return
 	}
+	s.cells[c] = struct{}{}
+	if s.stage != nil {
+		return
+	}
 	s.sequence++
 	id := c.name + "#" + strconv.FormatUint(s.sequence, 10)
 	s.starting = host
@@ -177,7 +188,6 @@ func (s *System) start(c *cell, host actor.Actor) {
 		panic(fmt.Sprintf("actors: spawn %s: %v", id, err)) // the sequence makes ids unique
 	}
 	c.pid = pid
-	s.cells[c] = struct{}{}
 }
 
 func (s *System) forget(c *cell) {

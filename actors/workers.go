@@ -17,6 +17,8 @@ type Workers struct {
 	quit  chan struct{} // closed by Stop
 	wg    sync.WaitGroup
 
+	staged *stagedJobs // in the place of all else on a stage
+
 	mu      sync.Mutex // orders sends to jobs before its close
 	stopped bool
 }
@@ -42,6 +44,14 @@ func NewWorkers(n, queue int) *Workers {
 	return w
 }
 
+// NewWorkersOn is NewWorkers on a stage, where it bounds the jobs that run at once. A nil stage is goroutines.
+func NewWorkersOn(stage Stage, n, queue int) *Workers {
+	if stage == nil {
+		return NewWorkers(n, queue)
+	}
+	return &Workers{staged: &stagedJobs{stage: stage, workers: n, queue: queue}}
+}
+
 // run frees the slot also if the job ends its goroutine, as t.FailNow does.
 func (w *Workers) run(job func()) {
 	defer func() { <-w.slots }()
@@ -51,6 +61,9 @@ func (w *Workers) run(job func()) {
 // Go admits a job without waiting and reports whether it did: not when the pool is full or stopped. It may be
 // called inside an actor.
 func (w *Workers) Go(job func()) bool {
+	if w.staged != nil {
+		return w.staged.submit(job)
+	}
 	select {
 	case w.slots <- struct{}{}:
 		return w.enqueue(job)
