@@ -164,7 +164,8 @@ func (s *Service) enter() (leave func(), err error) {
 type Request struct {
 	Message
 	conn     *Conn
-	reply    string // subject of the answer; empty if the sender wants none
+	reply    string          // subject of the answer; empty if the sender wants none
+	local    func(*nats.Msg) // takes answers in the place of conn; nil for what came by NATS
 	leave    func()
 	count    *counts
 	finished atomic.Bool
@@ -218,6 +219,10 @@ func (r *Request) finish(count *atomic.Int64) {
 
 // publish goes past micro's own Respond and Error, which write to what its handler reads once it has returned.
 func (r *Request) publish(msg *nats.Msg) {
+	if r.local != nil {
+		r.local(msg)
+		return
+	}
 	if r.reply == "" {
 		return
 	}
