@@ -215,7 +215,7 @@ func (c *conn) onLength(h wire.Header) error {
 		return err
 	}
 	var reply pb.LengthReply
-	_, status, endKnown, err := c.server.readable(gfs.ChunkHandle(request.Handle), gfs.Version(request.Version))
+	_, status, endKnown, err := readable(c.server.handler, gfs.ChunkHandle(request.Handle), gfs.Version(request.Version))
 	reply.Code, reply.Detail = errorOf(err)
 	reply.Version, reply.CommitLength, reply.EndKnown = uint64(status.Active), status.CommitLength, endKnown
 	c.reply(h, &reply)

@@ -25,6 +25,7 @@ type Mutation struct {
 
 	buffer *Buffer
 	conn   *conn
+	answer func(offset, length int64, err error) // in the place of conn for what came by no connection
 	id     uint64
 	sums   [9]uint32 // room for the checksums of a stream's piece
 }
@@ -45,12 +46,18 @@ func (m *Mutation) ReleaseData() {
 	n := len(m.buffer.Data)
 	m.buffer.Release()
 	m.buffer = nil
-	m.conn.dismiss(m.Handle, n)
+	if m.answer == nil {
+		m.conn.dismiss(m.Handle, n)
+	}
 }
 
 // Reply answers the client: with where the data begin and the chunk's committed length, or with an error. It never
 // blocks and may be called from any goroutine.
 func (m *Mutation) Reply(offset, length int64, err error) {
+	if m.answer != nil {
+		m.answer(offset, length, err)
+		return
+	}
 	c := m.conn
 	code, detail := errorOf(err)
 	if m.Request.Kind == mutation.KindSync {

@@ -38,7 +38,7 @@ func (r *reader) serve(h wire.Header) error {
 		return err
 	}
 	r.reply.Reset()
-	replica, from, to, err := r.check()
+	replica, from, to, err := check(r.conn.server.handler, &r.request, &r.reply)
 	if err != nil {
 		r.reply.Code, r.reply.Detail = errorOf(err)
 	}
@@ -63,11 +63,10 @@ func (r *reader) serve(h wire.Header) error {
 }
 
 // check finds the replica and the range to answer with, and fills in what the answer says of the replica.
-func (r *reader) check() (replica *store.Replica, from, to int64, err error) {
-	q, s := &r.request, r.conn.server
-	replica, status, endKnown, err := s.readable(gfs.ChunkHandle(q.Handle), gfs.Version(q.Version))
-	r.reply.Version, r.reply.CommitLength = uint64(status.Active), status.CommitLength
-	r.reply.EndKnown, r.reply.Orphaned = endKnown, s.handler.Orphaned()
+func check(h Handler, q *pb.Read, reply *pb.ReadReply) (replica *store.Replica, from, to int64, err error) {
+	replica, status, endKnown, err := readable(h, gfs.ChunkHandle(q.Handle), gfs.Version(q.Version))
+	reply.Version, reply.CommitLength = uint64(status.Active), status.CommitLength
+	reply.EndKnown, reply.Orphaned = endKnown, h.Orphaned()
 	if err != nil {
 		return nil, 0, 0, err
 	}
@@ -83,8 +82,8 @@ func (r *reader) check() (replica *store.Replica, from, to int64, err error) {
 }
 
 // readable finds a replica that may be read in a version, 0 for any.
-func (s *Server) readable(handle gfs.ChunkHandle, version gfs.Version) (*store.Replica, store.Status, bool, error) {
-	replica, endKnownIn, err := s.handler.Replica(handle)
+func readable(h Handler, handle gfs.ChunkHandle, version gfs.Version) (*store.Replica, store.Status, bool, error) {
+	replica, endKnownIn, err := h.Replica(handle)
 	if err != nil {
 		return nil, store.Status{}, false, err
 	}
@@ -127,13 +126,18 @@ func (r *reader) copy(replica *store.Replica, from, to int64) (*Buffer, error) {
 	n, err := replica.ReadAt(b.Data, from)
 	if err == nil && n < len(b.Data) {
 		// The commit length never falls in a version: another version took over since it was looked at.
-		err = gfs.Errorf(gfs.CodeBehind, "chunk %s: %d bytes at offset %d, %d wanted: another version took over", replica.Handle(), n, from, to-from)
+		err = behind(replica, n, from, to)
 	}
 	if err != nil {
 		return b, err
 	}
 	r.sums = wire.AppendChecksums(r.sums, from, b.Data)
 	return b, nil
+}
+
+// behind says that a replica has less than it had when it was looked at.
+func behind(replica *store.Replica, n int, from, to int64) error {
+	return gfs.Errorf(gfs.CodeBehind, "chunk %s: %d bytes at offset %d, %d wanted: another version took over", replica.Handle(), n, from, to-from)
 }
 
 func (p plan) finish() {

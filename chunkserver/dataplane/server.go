@@ -70,8 +70,15 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for data connections: %w", err)
 	}
-	s := &Server{
-		listener: listener,
+	s := Detached(cfg)
+	s.listener = listener
+	s.wg.Go(s.accept)
+	return s, nil
+}
+
+// Detached makes a server that listens nowhere and is not to be closed: one that takes part in a simulation.
+func Detached(cfg Config) *Server {
+	return &Server{
 		handler:  cfg.Handler,
 		pool:     cfg.Pool,
 		log:      cfg.Log,
@@ -80,8 +87,6 @@ func Listen(cfg Config) (*Server, error) {
 		conns:    make(map[*conn]struct{}),
 		done:     make(chan struct{}),
 	}
-	s.wg.Go(s.accept)
-	return s, nil
 }
 
 func newShares() []*window {

@@ -38,6 +38,12 @@ type Config struct {
 	// Now is the clock by which deleted replicas age. Nil: time.Now.
 	Now func() time.Time
 
+	// Intercept, if not nil, is asked before each operation on the disk, named as in "write", with the path and the
+	// number of bytes: it may let pass less than all bytes, or refuse with an error. NoFsync leaves fsync out. They
+	// are for simulations, which lose what they want to be lost.
+	Intercept func(op, path string, bytes int) (allowed int, err error)
+	NoFsync   bool
+
 	// What only tests set: see faultFunc and defaultLogBytes. Without fsync a test that only kills processes is
 	// no different, but fast.
 	fault    faultFunc
@@ -100,6 +106,10 @@ func newStore(cfg Config) *Store {
 	s.cache.limit = cfg.OpenChunks
 	if s.cache.limit <= 0 {
 		s.cache.limit = defaultOpenChunks
+	}
+	s.config.noSync = cfg.noSync || cfg.NoFsync
+	if intercept := cfg.Intercept; intercept != nil {
+		s.config.fault = func(op operation, path string, n int) (int, error) { return intercept(string(op), path, n) }
 	}
 	s.blocks.New = func() any { return new([gfs.BlockSize]byte) }
 	return s

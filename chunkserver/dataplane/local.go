@@ -1,0 +1,94 @@
+package dataplane
+
+import (
+	"github.com/cairnfs/cairn/chunkserver/mutation"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// What is in this file does the work of connections where there are none: a simulation passes on requests and frames by
+// itself.
+
+// NewMutation makes a client's mutation of its request and a copy of its data, with the checks of a connection. answer
+// gets the reply and must not wait. The error is gfs.CodeInvalid or gfs.CodeRecordTooLarge.
+func NewMutation(pool *Pool, request *pb.Mutate, data []byte, answer func(offset, length int64, err error)) (*Mutation, error) {
+	r, err := requestOf(request, len(data))
+	if err != nil {
+		return nil, err
+	}
+	m := &Mutation{
+		Handle: gfs.ChunkHandle(request.Handle), Version: gfs.Version(request.Version), Request: r,
+		Checksums: request.Checksums, buffer: pool.Get(len(data)), answer: answer,
+	}
+	copy(m.buffer.Data, data)
+	return m, nil
+}
+
+// NewSync makes a client's request to make durable what was acknowledged.
+func NewSync(handle gfs.ChunkHandle, version gfs.Version, answer func(offset, length int64, err error)) *Mutation {
+	return &Mutation{Handle: handle, Version: version, Request: mutation.Request{Kind: mutation.KindSync, Sync: true}, answer: answer}
+}
+
+// Encode is a frame as it travels: its message, and its data one after another. Both are copies.
+func (a *Apply) Encode() (*pb.ChainApply, []byte) {
+	data := make([]byte, 0, a.bytes)
+	for i := range a.Runs {
+		data = append(data, a.Runs[i].Data...)
+	}
+	return new(applyMessage).fill(a), data
+}
+
+// DecodeApply makes the frame that Encode took apart, with the checks of a connection. It copies data. The errors are
+// gfs.CodeInvalid and gfs.CodeCorrupt.
+func DecodeApply(pool *Pool, message *pb.ChainApply, data []byte) (*Apply, error) {
+	a, err := parseApply(message, len(data))
+	if err != nil {
+		return nil, err
+	}
+	b := pool.Get(a.bytes)
+	a.buffers = append(a.buffers, b)
+	copy(b.Data, data)
+	if err = a.layOut(b.Data, message.Checksums); err == nil {
+		err = a.verify()
+	}
+	if err != nil {
+		a.Release()
+		return nil, err
+	}
+	return a, nil
+}
+
+// verify checks the data against their checksums.
+func (a *Apply) verify() error {
+	for _, run := range a.Runs {
+		for i, sum := range wire.AppendChecksums(nil, run.Offset, run.Data) {
+			if sum != run.Checksums[i] {
+				return gfs.Errorf(gfs.CodeCorrupt, "%d bytes at offset %d do not match their checksums", len(run.Data), run.Offset)
+			}
+		}
+	}
+	return nil
+}
+
+// ReadCopy answers a client's read as a connection does that never uses sendfile. The data are the caller's.
+func ReadCopy(h Handler, q *pb.Read) (*pb.ReadReply, []byte) {
+	reply := new(pb.ReadReply)
+	replica, from, to, err := check(h, q, reply)
+	var data []byte
+	if err == nil && from < to {
+		data = make([]byte, to-from)
+		n, failed := replica.ReadAt(data, from)
+		if err = failed; err == nil && n < len(data) {
+			err = behind(replica, n, from, to)
+		}
+		if gfs.CodeOf(err) == gfs.CodeCorrupt {
+			h.Corrupt(replica.Handle(), err.Error())
+		}
+	}
+	if err != nil {
+		reply.Code, reply.Detail = errorOf(err)
+		return reply, nil
+	}
+	return reply, data
+}
