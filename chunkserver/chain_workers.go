@@ -16,9 +16,9 @@ const (
 	chainQueueEach   = 4096
 )
 
-func newChainWorkers() (w chainWorkers) {
+func newChainWorkers(stage actors.Stage) (w chainWorkers) {
 	for position := range w {
-		w[position] = actors.NewWorkers(chainWorkersEach, chainQueueEach)
+		w[position] = actors.NewWorkersOn(stage, chainWorkersEach, chainQueueEach)
 	}
 	return w
 }

@@ -46,7 +46,7 @@ type chunk struct {
 	pipe      *pipeline
 	draining  *pipeline // of a version that has ended, still writing
 	onDrained func()
-	up        *dataplane.Upstream
+	up        Upstream
 	replies   []mutation.Reply[*dataplane.Mutation]
 
 	heardBelow time.Time // the last sign of life of the successor

@@ -188,7 +188,7 @@ type closer struct {
 	mu      sync.Mutex
 	waiting []closeRequest
 	running bool
-	wg      sync.WaitGroup
+	around  Runtime
 }
 
 // maxSyncedAlone is how many replicas are synced one by one; above it, one sync of each disk costs less.
@@ -206,7 +206,7 @@ func (k *closer) close(replica *store.Replica, done func(error)) {
 	k.waiting = append(k.waiting, closeRequest{replica, done})
 	if !k.running {
 		k.running = true
-		k.wg.Go(k.run)
+		k.around.Go(k.run)
 	}
 }
 
@@ -263,6 +263,3 @@ func (k *closer) sync(replicas []*store.Replica) error {
 	}
 	return nil
 }
-
-// wait returns when nothing is being closed. Nothing may be queued meanwhile.
-func (k *closer) wait() { k.wg.Wait() }

@@ -13,7 +13,7 @@ import (
 )
 
 // onChainOpen is the order of a predecessor to take part in a version.
-func (c *chunk) onChainOpen(open *pb.ChainOpen, up *dataplane.Upstream) {
+func (c *chunk) onChainOpen(open *pb.ChainOpen, up Upstream) {
 	refuse := func(err error) {
 		up.Opened(openedError(err))
 	}
@@ -27,12 +27,12 @@ func openedError(err error) *pb.ChainOpened {
 // chainJoin is what a member finds out when its chain is opened.
 type chainJoin struct {
 	replica *store.Replica
-	down    *dataplane.Downstream
+	down    Downstream
 	answer  *pb.ChainOpened
 }
 
 // openChain compares this replica with the primary's, opens the rest of the chain, and answers for all of it.
-func (c *chunk) openChain(open *pb.ChainOpen, up *dataplane.Upstream) {
+func (c *chunk) openChain(open *pb.ChainOpen, up Upstream) {
 	version := gfs.Version(open.Version)
 	if c.version == version && c.role == secondary && c.follow.Started() {
 		up.Opened(openedError(gfs.Errorf(gfs.CodeConflict, "version %s of chunk %s has mutations already", version, c.handle)))
@@ -118,7 +118,7 @@ func (j *chainJoin) run(ctx context.Context, cs *Chunkserver, open *pb.ChainOpen
 		Digest: open.Digest, Length: open.Length, CommitLength: open.CommitLength, Synced: open.Synced,
 	}
 	var below *pb.ChainOpened
-	j.down, below, err = openBelow(ctx, next)
+	j.down, below, err = cs.openBelow(ctx, next)
 	member := open.Members[next.Position].Id
 	switch {
 	case err != nil && ctx.Err() != nil: // this server gave up
@@ -137,7 +137,7 @@ func (j *chainJoin) run(ctx context.Context, cs *Chunkserver, open *pb.ChainOpen
 }
 
 // becomeSecondary takes part in a version from its beginning.
-func (c *chunk) becomeSecondary(open *pb.ChainOpen, up *dataplane.Upstream, join *chainJoin) {
+func (c *chunk) becomeSecondary(open *pb.ChainOpen, up Upstream, join *chainJoin) {
 	c.role, c.version = secondary, gfs.Version(open.Version)
 	c.members, c.position = open.Members, int(open.Position)
 	c.up = up
@@ -150,12 +150,12 @@ func (c *chunk) becomeSecondary(open *pb.ChainOpen, up *dataplane.Upstream, join
 }
 
 // startPipeline begins to carry out a version's mutations.
-func (c *chunk) startPipeline(replica *store.Replica, down *dataplane.Downstream) {
-	c.pipe = newPipeline(replica, down, &c.cs.pool, chunkEvents{c})
+func (c *chunk) startPipeline(replica *store.Replica, down Downstream) {
+	c.pipe = newPipeline(replica, down, &c.cs.pool, chunkEvents{c}, c.cs.around)
 	if down != nil {
 		down.Start(below{c, c.pipe})
 	}
-	c.cs.pipelines.Go(c.pipe.run)
+	c.cs.around.Go(c.pipe.run)
 }
 
 // onApply takes up a frame from the predecessor.

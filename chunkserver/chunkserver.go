@@ -72,6 +72,7 @@ type Chunkserver struct {
 	pool      dataplane.Pool
 	server    *dataplane.Server
 	conn      *bus.Conn
+	around    Surroundings
 	service   *bus.Service
 	system    *actors.System
 	disk      *actors.Workers // waits for the disk
@@ -81,7 +82,6 @@ type Chunkserver struct {
 	joiners   *actors.Workers // does the same under Prepare
 	copyPace  pacer
 	closer    closer
-	pipelines sync.WaitGroup
 	chunks    *chunkTable
 	leases    leaseBook
 	heartbeat actors.Ref[*heartbeat]
@@ -153,26 +153,47 @@ func newChunkserver(cfg Config) (*Chunkserver, error) {
 }
 
 func (cs *Chunkserver) start(ctx context.Context) error {
+	around := &process{}
+	if err := cs.open(around, store.Config{}); err != nil {
+		return err
+	}
+	if err := cs.connect(around); err != nil {
+		return err
+	}
+	cs.beat()
+	return ctx.Err()
+}
+
+// open opens the directories and makes everything that does the server's work. disks says what Config does not.
+func (cs *Chunkserver) open(around Surroundings, disks store.Config) error {
 	var err error
 	cfg := &cs.cfg
-	cs.store, err = store.Open(store.Config{
-		Dirs: cfg.Dirs, Cluster: cfg.Cluster, CapacityBytes: cfg.CapacityBytes, ReserveBytes: cfg.ReserveBytes,
-		Log: cs.log, Random: cfg.Random, Now: cfg.Clock,
-	})
+	cs.around = around
+	disks.Dirs, disks.Cluster, disks.CapacityBytes, disks.ReserveBytes = cfg.Dirs, cfg.Cluster, cfg.CapacityBytes, cfg.ReserveBytes
+	disks.Log, disks.Random, disks.Now = cs.log, cfg.Random, cfg.Clock
+	cs.store, err = store.Open(disks)
 	if err != nil {
 		return err
 	}
 	cs.log = cs.log.WithField("server", string(cs.store.ID()))
-	cs.closer.store = cs.store
-	cs.disk = actors.NewWorkers(diskWorkers, diskQueue)
-	cs.network = actors.NewWorkers(networkWorkers, networkQueue)
-	cs.chains = newChainWorkers()
-	cs.copies = actors.NewWorkers(gfs.MaxServerJoins, copyQueue)
-	cs.joiners = actors.NewWorkers(gfs.MaxServerJoins, copyQueue)
+	cs.closer.store, cs.closer.around = cs.store, cs.around
+	stage := cs.around.Stage()
+	cs.disk = actors.NewWorkersOn(stage, diskWorkers, diskQueue)
+	cs.network = actors.NewWorkersOn(stage, networkWorkers, networkQueue)
+	cs.chains = newChainWorkers(stage)
+	cs.copies = actors.NewWorkersOn(stage, gfs.MaxServerJoins, copyQueue)
+	cs.joiners = actors.NewWorkersOn(stage, gfs.MaxServerJoins, copyQueue)
 	cs.copyPace.perSecond = cs.cfg.CopyBytesPerSecond
-	cs.system = actors.NewSystem(actors.Config{Log: cs.log, Crash: cfg.Crash})
+	cs.system = actors.NewSystem(actors.Config{Log: cs.log, Crash: cfg.Crash, Stage: stage})
 	cs.chunks = newChunkTable(cs.spawnChunk)
 	cs.heard.Store(cs.now().UnixNano())
+	return nil
+}
+
+// connect begins to take data connections and orders, as a process does.
+func (cs *Chunkserver) connect(around *process) error {
+	var err error
+	cfg := &cs.cfg
 	if cs.conn = cfg.Bus; cs.conn == nil {
 		cs.conn, err = bus.Connect(bus.Config{
 			URL: cfg.NATS, InProcess: cfg.InProcess, Name: "cairn-chunkserver " + string(cs.ID()), Log: cs.log,
@@ -181,6 +202,7 @@ func (cs *Chunkserver) start(ctx context.Context) error {
 			return err
 		}
 	}
+	around.conn = cs.conn
 	cs.server, err = dataplane.Listen(dataplane.Config{
 		Listen: cfg.Listen, Insecure: cfg.Insecure, Handler: handler{cs}, Pool: &cs.pool, Log: cs.log,
 	})
@@ -191,16 +213,18 @@ func (cs *Chunkserver) start(ctx context.Context) error {
 	if cs.self.Address == "" {
 		cs.self.Address = cs.server.Addr().String()
 	}
-	if cs.service, err = cs.serveOrders(); err != nil {
-		return err
-	}
+	cs.service, err = cs.serveOrders()
+	return err
+}
+
+// beat begins to tell the masters of the server.
+func (cs *Chunkserver) beat() {
 	shell := &heartbeat{cs: cs}
 	cs.heartbeat = actors.Spawn(cs.system, "heartbeat", shell)
 	cs.heartbeat.Send(actors.Func[*heartbeat](func(h *heartbeat) {
 		h.self = cs.heartbeat
 		h.beat()
 	}))
-	return ctx.Err()
 }
 
 // ID is the server's id, kept in its data directories.
@@ -237,8 +261,9 @@ func (cs *Chunkserver) close() error {
 		cs.disk.Stop()
 		cs.system.Shutdown()
 	}
-	cs.pipelines.Wait()
-	cs.closer.wait()
+	if cs.around != nil {
+		cs.around.Wait()
+	}
 	if cs.conn != nil && cs.cfg.Bus == nil {
 		cs.conn.Close()
 	}

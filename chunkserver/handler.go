@@ -45,6 +45,10 @@ func (h handler) Patch(request *pb.Patch, blocks *dataplane.Buffer, reply func(e
 }
 
 func (h handler) OpenChain(open *pb.ChainOpen, up *dataplane.Upstream) dataplane.ChainSink {
+	return h.openChain(open, up)
+}
+
+func (h handler) openChain(open *pb.ChainOpen, up Upstream) dataplane.ChainSink {
 	handle := gfs.ChunkHandle(open.Handle)
 	h.cs.chunks.send(handle, routed(func(c *chunk) { c.onChainOpen(open, up) }))
 	return above{h.cs, handle, up}
@@ -125,7 +129,7 @@ func (b below) Lost(err error) {
 type above struct {
 	cs     *Chunkserver
 	handle gfs.ChunkHandle
-	up     *dataplane.Upstream
+	up     Upstream
 }
 
 func (a above) Apply(frame *dataplane.Apply) {

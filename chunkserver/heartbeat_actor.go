@@ -142,7 +142,7 @@ func (h *heartbeat) publish(message *pb.Heartbeat) {
 			h.next = 0
 		}
 	}
-	bus.AskAsync(h.cs.conn, bus.Call{
+	h.cs.around.AskAsync(bus.Call{
 		Subject: h.cs.subjects.Heartbeat(h.cs.ID()), Request: message, Total: gfs.HeartbeatInterval,
 	}, func(answer bus.Answer) (done bool) {
 		var reply pb.HeartbeatReply
@@ -212,9 +212,9 @@ func (cs *Chunkserver) sendInventory(ctx context.Context, number uint64) error {
 
 func (cs *Chunkserver) sendPage(ctx context.Context, page *pb.InventoryPage) (err error) {
 	for range inventoryTries {
-		bounded, cancel := context.WithTimeout(ctx, inventoryTimeout)
+		bounded, cancel := cs.around.WithTimeout(ctx, inventoryTimeout)
 		var ack pb.InventoryAck
-		err = bus.Ask(bounded, cs.conn, cs.subjects.Master(messages.OpInventory), page, &ack)
+		err = cs.around.Ask(bounded, cs.subjects.Master(messages.OpInventory), page, &ack)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err

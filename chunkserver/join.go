@@ -40,7 +40,7 @@ type pacer struct {
 }
 
 // wait admits n more, or ends with ctx and its error.
-func (p *pacer) wait(ctx context.Context, now time.Time, n int64) error {
+func (p *pacer) wait(ctx context.Context, around Runtime, now time.Time, n int64) error {
 	p.mu.Lock()
 	due := p.free
 	if due.Before(now) {
@@ -51,7 +51,7 @@ func (p *pacer) wait(ctx context.Context, now time.Time, n int64) error {
 	if !due.After(now) {
 		return ctx.Err()
 	}
-	return pause(ctx, due.Sub(now))
+	return around.Pause(ctx, due.Sub(now))
 }
 
 // onClone makes the replica here, stale or missing, a learner and brings it close to a member's state.
@@ -79,7 +79,7 @@ func (c *chunk) onClone(order *pb.CloneOrder, reply actors.Reply[*pb.CloneReply]
 
 // clone returns how many blocks still differ.
 func (cs *Chunkserver) clone(ctx context.Context, order *pb.CloneOrder) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, gfs.CloneTimeout)
+	ctx, cancel := cs.around.WithTimeout(ctx, gfs.CloneTimeout)
 	defer cancel()
 	version := gfs.Version(order.Version)
 	replica, err := cs.learner(gfs.ChunkHandle(order.Handle), version, gfs.Version(order.Promise))
@@ -144,12 +144,12 @@ func (cs *Chunkserver) learner(handle gfs.ChunkHandle, logged, promise gfs.Versi
 // join is a joiner's part of Prepare: it has promised the version as a learner and takes what it lacks from a member
 // that has promised it too, so that nothing changes there. What it then holds is on disk.
 func (cs *Chunkserver) join(ctx context.Context, replica *store.Replica, order *pb.PrepareOrder) error {
-	ctx, cancel := context.WithTimeout(ctx, gfs.JoinTimeout)
+	ctx, cancel := cs.around.WithTimeout(ctx, gfs.JoinTimeout)
 	defer cancel()
 	f := &fetching{cs: cs, replica: replica, source: order.Source, version: order.Version}
 	theirs, err := f.digest(ctx)
 	for gfs.CodeOf(err) == gfs.CodeStaleVersion {
-		if err := pause(ctx, promisePause); err != nil {
+		if err := cs.around.Pause(ctx, promisePause); err != nil {
 			return gfs.Errorf(gfs.CodeUnavailable, "chunk %s: chunkserver %s has not promised version %s in time", replica.Handle(), order.Source.Id, gfs.Version(order.Version))
 		}
 		theirs, err = f.digest(ctx)
@@ -189,7 +189,7 @@ type fetching struct {
 func (f *fetching) digest(ctx context.Context) (*pb.DigestReply, error) {
 	reply := new(pb.DigestReply)
 	request := &pb.Digest{Handle: uint64(f.replica.Handle()), Version: f.version}
-	if err := dataplane.Call(ctx, f.source.Address, wire.OpDigest, request, reply); err != nil {
+	if err := f.cs.around.Call(ctx, f.source.Address, wire.OpDigest, request, reply); err != nil {
 		return nil, err
 	}
 	if err := gfs.FromCode(gfs.Code(reply.Code), reply.Detail); err != nil {
@@ -260,13 +260,13 @@ func (f *fetching) fetchPatch(ctx context.Context, cut int64, blocks []uint32, w
 // fetchBlocks adds blocks to a patch. What is returned is the memory that they lie in.
 func (f *fetching) fetchBlocks(ctx context.Context, cut int64, blocks []uint32, patch *store.Patch, withTable bool) (*dataplane.Buffer, *mutation.Table, error) {
 	if f.paced {
-		if err := f.cs.copyPace.wait(ctx, f.cs.now(), int64(len(blocks))*gfs.BlockSize); err != nil {
+		if err := f.cs.copyPace.wait(ctx, f.cs.around, f.cs.now(), int64(len(blocks))*gfs.BlockSize); err != nil {
 			return nil, nil, gfs.Errorf(gfs.CodeUnavailable, "chunk %s was not copied in time: %v", f.replica.Handle(), err)
 		}
 	}
 	var reply pb.DigestReply
 	request := &pb.Digest{Handle: uint64(f.replica.Handle()), Version: f.version, Blocks: blocks, Cut: cut, Table: withTable}
-	buffer, err := dataplane.Fetch(ctx, &f.cs.pool, f.source.Address, wire.OpDigest, request, &reply)
+	buffer, err := f.cs.around.Fetch(ctx, &f.cs.pool, f.source.Address, wire.OpDigest, request, &reply)
 	if err == nil {
 		err = gfs.FromCode(gfs.Code(reply.Code), reply.Detail)
 	}

@@ -13,26 +13,31 @@ import (
 // serviceVersion is what monitoring shows of the orders' protocol.
 const serviceVersion = "1.0.0"
 
-// serveOrders takes the acting master's orders from NATS. Each is checked against the epoch and the incarnation, and
-// then goes to the actor of its chunk.
+// serveOrders takes the acting master's orders from NATS.
 func (cs *Chunkserver) serveOrders() (*bus.Service, error) {
-	endpoint := func(command string, handle func(*bus.Request)) bus.Endpoint {
-		return bus.Endpoint{Name: command, Subject: cs.subjects.Chunkserver(cs.ID(), command), Handle: handle}
-	}
 	return bus.Serve(cs.conn, bus.ServiceConfig{
 		Name:        "cairn-chunkserver",
 		Version:     serviceVersion,
 		Description: "orders to chunkserver " + string(cs.ID()),
 		Metadata:    map[string]string{"server": string(cs.ID()), "address": cs.self.Address},
 		Gate:        actors.NewGate("orders to a chunkserver", gfs.MaxInFlightRequests),
-	},
+	}, cs.orders()...)
+}
+
+// orders are the orders of the acting master. Each is checked against the epoch and the incarnation, and then goes to the
+// actor of its chunk.
+func (cs *Chunkserver) orders() []bus.Endpoint {
+	endpoint := func(command string, handle func(*bus.Request)) bus.Endpoint {
+		return bus.Endpoint{Name: command, Subject: cs.subjects.Chunkserver(cs.ID(), command), Handle: handle}
+	}
+	return []bus.Endpoint{
 		endpoint(messages.CommandCreate, bus.Typed(cs.onCreate)),
 		endpoint(messages.CommandPrepare, bus.Typed(cs.onPrepare)),
 		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
 		endpoint(messages.CommandClone, bus.Typed(cs.onClone)),
 		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
 		endpoint(messages.CommandReport, bus.Typed(cs.onInventoryOrder)),
-	)
+	}
 }
 
 // obey calls do if the order is for this process and from no replaced master. A higher epoch is on disk before.

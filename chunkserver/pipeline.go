@@ -16,12 +16,12 @@ import (
 // hears back what was done; neither waits for the other.
 type pipeline struct {
 	replica *store.Replica
-	down    *dataplane.Downstream // nil for the last member
+	down    Downstream // nil for the last member
 	pool    *dataplane.Pool
 	events  pipelineEvents
 
 	mu      sync.Mutex
-	arrived sync.Cond
+	arrived Signal // with mu
 	queue   []pipelineItem
 	spare   []pipelineItem
 	ended   bool
@@ -59,9 +59,9 @@ type pipelineItem struct {
 }
 
 // newPipeline makes a pipeline; its goroutine is to call run.
-func newPipeline(replica *store.Replica, down *dataplane.Downstream, pool *dataplane.Pool, events pipelineEvents) *pipeline {
+func newPipeline(replica *store.Replica, down Downstream, pool *dataplane.Pool, events pipelineEvents, around Runtime) *pipeline {
 	p := &pipeline{replica: replica, down: down, pool: pool, events: events}
-	p.arrived.L = &p.mu
+	p.arrived = around.Signal(&p.mu)
 	p.forwarding.Store(down != nil)
 	return p
 }

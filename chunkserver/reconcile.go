@@ -34,7 +34,7 @@ type activation struct {
 	// The outcome.
 	length  int64
 	table   *mutation.Table
-	down    *dataplane.Downstream
+	down    Downstream
 	accused string // the member that could not be brought in
 }
 
@@ -60,7 +60,7 @@ const (
 
 // run fails with an error, and with accused set if it is a member's fault. It ends with ctx; that is nobody's fault.
 func (a *activation) run(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, activateTimeout)
+	bounded, cancel := a.cs.around.WithTimeout(ctx, activateTimeout)
 	defer cancel()
 	err := a.bringIn(bounded)
 	if ctx.Err() != nil {
@@ -99,17 +99,17 @@ func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
 	}
 	began := a.cs.now()
 	for reconciled := 0; ; {
-		down, opened, err := openBelow(ctx, open)
+		down, opened, err := a.cs.openBelow(ctx, open)
 		switch {
 		case err != nil:
 			a.accused = a.members[1].Id
 			return err
 		case gfs.Code(opened.Code) == gfs.CodeBusy && a.cs.now().Sub(began) < busyPatience: // somebody has no room, and is well
-			if err := pause(ctx, busyPause); err != nil {
+			if err := a.cs.around.Pause(ctx, busyPause); err != nil {
 				return err
 			}
 		case gfs.Code(opened.Code) == gfs.CodeNoReplica && a.fresh && a.cs.now().Sub(began) < createPatience:
-			if err := pause(ctx, createPause); err != nil {
+			if err := a.cs.around.Pause(ctx, createPause); err != nil {
 				return err
 			}
 		case opened.Code != 0:
@@ -134,30 +134,18 @@ func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
 
 // openBelow opens the chain at the member at open.Position. Those further down get less time, so that it is the one
 // just before a member that is silent who names it.
-func openBelow(ctx context.Context, open *pb.ChainOpen) (*dataplane.Downstream, *pb.ChainOpened, error) {
+func (cs *Chunkserver) openBelow(ctx context.Context, open *pb.ChainOpen) (Downstream, *pb.ChainOpened, error) {
 	n := len(open.Members)
-	ctx, cancel := context.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
+	ctx, cancel := cs.around.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
 	defer cancel()
-	return dataplane.OpenChain(ctx, open)
+	return cs.around.OpenChain(ctx, open)
 }
 
 // callMember sends a request to a member and waits for its answer.
-func callMember(ctx context.Context, member *pb.Server, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+func (cs *Chunkserver) callMember(ctx context.Context, member *pb.Server, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
+	ctx, cancel := cs.around.WithTimeout(ctx, memberTimeout)
 	defer cancel()
-	return dataplane.Call(ctx, member.Address, op, request, reply, payload...)
-}
-
-// pause waits, or ends with ctx and its error.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return cs.around.Call(ctx, member.Address, op, request, reply, payload...)
 }
 
 func (a *activation) reconcileAll(ctx context.Context, differing []string, digest store.Digest) error {
@@ -179,7 +167,7 @@ func (a *activation) reconcileAll(ctx context.Context, differing []string, diges
 func (a *activation) reconcile(ctx context.Context, member *pb.Server, digest store.Digest) error {
 	var theirs pb.DigestReply
 	request := &pb.Digest{Handle: uint64(a.replica.Handle()), Version: uint64(a.version)}
-	if err := callMember(ctx, member, wire.OpDigest, request, &theirs); err != nil {
+	if err := a.cs.callMember(ctx, member, wire.OpDigest, request, &theirs); err != nil {
 		return err
 	}
 	if theirs.Code != 0 {
@@ -214,7 +202,7 @@ func (a *activation) reconcile(ctx context.Context, member *pb.Server, digest st
 
 // sendPatch sends some of the blocks, and with the last ones the table.
 func (a *activation) sendPatch(ctx context.Context, member *pb.Server, patch *pb.Patch) error {
-	buffer := a.cs.pool.Get(patchBytes + gfs.BlockSize)
+	buffer := a.cs.pool.Get((len(patch.Blocks) + 1) * gfs.BlockSize)
 	defer buffer.Release()
 	data := buffer.Data[:0]
 	for _, block := range patch.Blocks {
@@ -233,7 +221,7 @@ func (a *activation) sendPatch(ctx context.Context, member *pb.Server, patch *pb
 		payload = append(payload, table)
 	}
 	var reply pb.PatchReply
-	if err := callMember(ctx, member, wire.OpPatch, patch, &reply, payload...); err != nil {
+	if err := a.cs.callMember(ctx, member, wire.OpPatch, patch, &reply, payload...); err != nil {
 		return err
 	}
 	return gfs.FromCode(gfs.Code(reply.Code), reply.Detail)

@@ -1,7 +1,6 @@
 package chunkserver
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,7 @@ const (
 // report tells the master of a fault, once; whoever cares repeats it. It never waits; refused hears of an answer that
 // says that the version which the report is about is no longer the chunk's, and may be nil.
 func (cs *Chunkserver) report(r *pb.Report, refused func(error)) {
-	bus.AskAsync(cs.conn, bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: tellTimeout},
+	cs.around.AskAsync(bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: tellTimeout},
 		func(answer bus.Answer) (done bool) {
 			err := answer.Decode(&pb.ReportReply{})
 			if err == nil {
@@ -46,8 +45,8 @@ func (cs *Chunkserver) recordClose(request *pb.CloseRequest) {
 	cs.network.Go(func() {
 		log := cs.log.WithFields(logrus.Fields{"chunk": gfs.ChunkHandle(request.Handle).String(), "version": gfs.Version(request.Version).String()})
 		for range closeTries {
-			ctx, cancel := context.WithTimeout(cs.ctx, tellTimeout)
-			err := bus.Ask(ctx, cs.conn, cs.subjects.Master(messages.OpCloseChunk), request, &pb.CloseReply{})
+			ctx, cancel := cs.around.WithTimeout(cs.ctx, tellTimeout)
+			err := cs.around.Ask(ctx, cs.subjects.Master(messages.OpCloseChunk), request, &pb.CloseReply{})
 			cancel()
 			switch code := gfs.CodeOf(err); {
 			case err == nil:
@@ -57,7 +56,7 @@ func (cs *Chunkserver) recordClose(request *pb.CloseRequest) {
 				log.WithError(err).Debug("close refused")
 				return
 			}
-			if pause(cs.ctx, tellTimeout) != nil {
+			if cs.around.Pause(cs.ctx, tellTimeout) != nil {
 				return
 			}
 		}
@@ -110,7 +109,7 @@ func (cs *Chunkserver) Metrics() Metrics {
 
 // publishMetrics publishes a snapshot for whoever listens.
 func (cs *Chunkserver) publishMetrics() {
-	if err := bus.PublishJSON(cs.conn, cs.subjects.Metrics("chunkserver", string(cs.ID())), cs.Metrics()); err != nil {
+	if err := cs.around.PublishJSON(cs.subjects.Metrics("chunkserver", string(cs.ID())), cs.Metrics()); err != nil {
 		cs.log.WithError(err).Debug("metrics not published")
 	}
 }
@@ -160,7 +159,7 @@ func (cs *Chunkserver) tellCorrupt(handle gfs.ChunkHandle, detail string) {
 		Handle: uint64(handle), Reporter: string(cs.ID()), Accused: string(cs.ID()), Kind: pb.Report_CORRUPT, Detail: detail,
 	}, nil)
 	event := corruptEvent{Server: string(cs.ID()), Chunk: handle.String(), Detail: detail}
-	if err := bus.PublishJSON(cs.conn, cs.subjects.Event(messages.EventChunkCorrupt), event); err != nil {
+	if err := cs.around.PublishJSON(cs.subjects.Event(messages.EventChunkCorrupt), event); err != nil {
 		cs.log.WithError(err).Debug("event not published")
 	}
 }
