@@ -17,6 +17,9 @@ type edge struct {
 	clients, chunkservers *bus.Service
 }
 
+// endpointHeartbeat is the name of the endpoint that hears heartbeats.
+const endpointHeartbeat = "heartbeat"
+
 // maxChunkserverRequests bounds what chunkservers sent and was not answered: some heartbeats and pages of each.
 const maxChunkserverRequests = 4096
 
@@ -27,19 +30,32 @@ func serveEdge(v *services, version string) (*edge, error) {
 	e.chunkservers, err = bus.Serve(v.conn, bus.ServiceConfig{
 		Name: "cairn-master-chunkservers", Version: version, Description: "what chunkservers tell the masters of cluster " + v.cluster,
 		Metadata: map[string]string{"id": v.id}, Gate: actors.NewGate("messages of chunkservers", maxChunkserverRequests), Answers: acts,
-	},
-		bus.Endpoint{Name: "heartbeat", Subject: v.subjects.HeartbeatAll(), Always: true, Handle: bus.Typed(e.heartbeat)},
-		bus.Endpoint{Name: messages.OpInventory, Subject: v.subjects.Master(messages.OpInventory), Always: true, Handle: bus.Typed(e.inventory)},
-		e.endpoint(messages.OpReport, bus.Typed(e.report)),
-		e.endpoint(messages.OpCloseChunk, bus.Typed(e.closeChunk)),
-	)
+	}, e.forChunkservers()...)
 	if err != nil {
 		return nil, err
 	}
 	e.clients, err = bus.Serve(v.conn, bus.ServiceConfig{
 		Name: "cairn-master", Version: version, Description: "the namespace and the chunks of cluster " + v.cluster,
 		Metadata: map[string]string{"id": v.id}, Gate: actors.NewGate("requests to the master", gfs.MaxInFlightRequests), Answers: acts,
-	},
+	}, e.forClients()...)
+	if err != nil {
+		e.stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *edge) forChunkservers() []bus.Endpoint {
+	return []bus.Endpoint{
+		{Name: endpointHeartbeat, Subject: e.subjects.HeartbeatAll(), Always: true, Handle: bus.Typed(e.heartbeat)},
+		{Name: messages.OpInventory, Subject: e.subjects.Master(messages.OpInventory), Always: true, Handle: bus.Typed(e.inventory)},
+		e.endpoint(messages.OpReport, bus.Typed(e.report)),
+		e.endpoint(messages.OpCloseChunk, bus.Typed(e.closeChunk)),
+	}
+}
+
+func (e *edge) forClients() []bus.Endpoint {
+	return []bus.Endpoint{
 		e.endpoint(messages.OpMutate, bus.Typed(e.mutate)),
 		e.endpoint(messages.OpStat, linearized(e, stat)),
 		e.endpoint(messages.OpList, linearized(e, list)),
@@ -50,12 +66,7 @@ func serveEdge(v *services, version string) (*edge, error) {
 		e.endpoint(messages.OpServers, bus.Typed(e.servers)),
 		e.endpoint(messages.OpGarbage, bus.Typed(e.askGarbage)),
 		e.endpoint(messages.OpMasterState, bus.Typed(e.masterState)),
-	)
-	if err != nil {
-		e.stop()
-		return nil, err
 	}
-	return e, nil
 }
 
 func (e *edge) endpoint(op string, handle func(*bus.Request)) bus.Endpoint {

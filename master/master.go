@@ -144,9 +144,9 @@ func (m *Master) start(ctx context.Context, cfg Config) error {
 		}
 		m.conn, m.ownConn = conn, true
 	}
-	m.system = actors.NewSystem(actors.Config{Log: m.log, Crash: cfg.Crash})
-	m.workers = actors.NewWorkers(readWorkers, readQueue)
-	m.spawn()
+	around := &process{conn: m.conn}
+	m.around = around
+	m.makeActors(cfg.Crash)
 	log, err := oplog.Open(ctx, oplog.Config{
 		Cluster: cfg.Cluster, ID: cfg.ID, Dir: cfg.Dir, Peers: cfg.Peers, Listen: cfg.RaftListen, Listener: cfg.RaftListener,
 		Dial: cfg.RaftDial, Machine: machine{m.namespace}, Log: cfg.Log, Crash: cfg.Crash, ElectionTimeout: cfg.ElectionTimeout,
@@ -154,7 +154,7 @@ func (m *Master) start(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	m.oplog = log
+	m.oplog, around.Log = log, log
 	if m.edge, err = serveEdge(m.services, cfg.Version); err != nil {
 		return err
 	}
@@ -166,9 +166,11 @@ func (m *Master) start(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// spawn starts the actors that live as long as the master. What they do begins with the first message.
-func (m *Master) spawn() {
-	v := m.services
+// makeActors starts the actors that live as long as the master. What they do begins with the first message.
+func (v *services) makeActors(crash func(error)) {
+	stage := v.around.Stage()
+	v.system = actors.NewSystem(actors.Config{Log: v.log, Crash: crash, Stage: stage})
+	v.workers = actors.NewWorkersOn(stage, readWorkers, readQueue)
 	registryShell := &registryShell{services: v, core: registry.New(v.now())}
 	scannerShell := &scannerShell{services: v}
 	v.registry = actors.Spawn(v.system, "registry", registryShell)
@@ -240,11 +242,10 @@ func (m *Master) watchRole(ctx context.Context) {
 func (m *Master) begin(ctx context.Context) bool {
 	began := make(chan error, 1)
 	epoch := gfs.Epoch(0)
-	m.propose(&period{}, &pb.Record{Command: &pb.Record_BeginEpoch{BeginEpoch: &pb.BeginEpoch{MasterId: m.id}}},
-		func(outcome namespace.Outcome, err error) {
-			epoch = outcome.Epoch
-			began <- err
-		})
+	m.beginEpoch(func(e gfs.Epoch, err error) {
+		epoch = e
+		began <- err
+	})
 	select {
 	case err := <-began:
 		if err != nil {
@@ -254,17 +255,28 @@ func (m *Master) begin(ctx context.Context) bool {
 	case <-ctx.Done():
 		return true
 	}
-	p := &period{epoch: epoch, since: m.now()}
-	m.namespace.Send(beginActing{p})
-	m.acting.Store(p)
-	m.log.WithField("epoch", epoch).Info("acting master")
-	m.event(&pb.Event{Kind: messages.EventMasterElected, Server: m.id, Detail: fmt.Sprintf("epoch %d", epoch)})
+	m.act(epoch)
 	return true
 }
 
-func (m *Master) cease() {
-	if m.acting.Swap(nil) != nil {
-		m.log.Info("no longer the acting master")
+// beginEpoch proposes the record that begins an epoch; done is called as propose calls it.
+func (v *services) beginEpoch(done func(gfs.Epoch, error)) {
+	v.propose(&period{}, &pb.Record{Command: &pb.Record_BeginEpoch{BeginEpoch: &pb.BeginEpoch{MasterId: v.id}}},
+		func(outcome namespace.Outcome, err error) { done(outcome.Epoch, err) })
+}
+
+// act begins to act in an epoch.
+func (v *services) act(epoch gfs.Epoch) {
+	p := &period{epoch: epoch, since: v.now()}
+	v.namespace.Send(beginActing{p})
+	v.acting.Store(p)
+	v.log.WithField("epoch", epoch).Info("acting master")
+	v.event(&pb.Event{Kind: messages.EventMasterElected, Server: v.id, Detail: fmt.Sprintf("epoch %d", epoch)})
+}
+
+func (v *services) cease() {
+	if v.acting.Swap(nil) != nil {
+		v.log.Info("no longer the acting master")
 	}
-	m.namespace.Send(ceaseActing{})
+	v.namespace.Send(ceaseActing{})
 }

@@ -1,6 +1,9 @@
 package master
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/actors/bus"
 	"github.com/cairnfs/cairn/master/lease"
@@ -121,11 +124,11 @@ func (s *namespaceShell) Stopped() { s.end(errNotActing()) }
 // end stops all lease actors and answers those who wait for allocations.
 func (s *namespaceShell) end(err error) {
 	s.period = nil
-	for handle, entry := range s.leaseActors {
-		entry.ref.Send(leaseStop{err})
-		entry.ref.Stop()
-		delete(s.leaseActors, handle)
+	for _, handle := range s.leased() {
+		s.leaseActors[handle].ref.Send(leaseStop{err})
+		s.leaseActors[handle].ref.Stop()
 	}
+	clear(s.leaseActors)
 	for key, a := range s.allocations {
 		a.answer(nil, err)
 		delete(s.allocations, key)
@@ -133,6 +136,9 @@ func (s *namespaceShell) end(err error) {
 	s.handles = handleRange{}
 	s.counters.leaseActors.Store(0)
 }
+
+// leased are the chunks that have lease actors, by rising handle, so that a simulation can be repeated.
+func (s *namespaceShell) leased() []gfs.ChunkHandle { return slices.Sorted(maps.Keys(s.leaseActors)) }
 
 // tell sends a command to a chunk's lease actor, which exists.
 func (s *namespaceShell) tell(handle gfs.ChunkHandle, cmd actors.Command[*leaseShell]) {
@@ -216,7 +222,7 @@ type serverDown struct {
 }
 
 func (c serverDown) Do(s *namespaceShell) {
-	for handle := range s.leaseActors {
+	for _, handle := range s.leased() {
 		s.tell(handle, leaseServerDown(c))
 	}
 }

@@ -87,7 +87,7 @@ func (s *leaseShell) order(o lease.Order) {
 
 func (s *leaseShell) send(o lease.Order, command string, patience time.Duration, message proto.Message, on func(bus.Answer) bool) {
 	s.counters.ordersSent.Add(1)
-	bus.AskAsync(s.conn, bus.Call{
+	s.around.AskAsync(bus.Call{
 		Subject: s.subjects.Chunkserver(o.To.ID, command), Request: message, Total: patience + orderSlack,
 	}, on)
 }

@@ -18,7 +18,7 @@ func linearized[M any, P interface {
 }](e *edge, answer func(s *namespaceShell, r *bus.Request, request P)) func(*bus.Request) {
 	return bus.Typed(func(r *bus.Request, request P) {
 		e.counters.reads.Add(1)
-		e.oplog.LinearizeAsync(func(err error) {
+		e.around.LinearizeAsync(func(err error) {
 			if err != nil {
 				e.counters.failures.Add(1)
 				r.Fail(err)

@@ -49,6 +49,7 @@ type services struct {
 	replicationDelay time.Duration
 	subjects         messages.Subjects
 	conn             *bus.Conn
+	around           Surroundings
 	system           *actors.System
 	workers          *actors.Workers
 	oplog            *oplog.Log
@@ -85,7 +86,7 @@ func (v *services) propose(p *period, record *pb.Record, done func(namespace.Out
 		done(namespace.Outcome{}, gfs.Errorf(gfs.CodeInvalid, "cannot encode the record: %v", err))
 		return
 	}
-	v.oplog.ProposeAsync(data, func(result any, err error) {
+	v.around.ProposeAsync(data, func(result any, err error) {
 		if err != nil {
 			done(namespace.Outcome{}, err)
 			return
@@ -111,7 +112,7 @@ func (v *services) event(e *pb.Event) {
 func (v *services) publishJSON(subject string, message proto.Message) {
 	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(message)
 	if err == nil {
-		err = bus.PublishJSON(v.conn, subject, json.RawMessage(data))
+		err = v.around.PublishJSON(subject, json.RawMessage(data))
 	}
 	if err != nil {
 		v.log.WithFields(logrus.Fields{"subject": subject, "err": err}).Debug("monitoring message lost")
