@@ -71,6 +71,9 @@ func (c applyBatch) Do(s *namespaceShell) {
 
 // applied does what a record's outcome means to this master, acting or not.
 func (s *namespaceShell) applied(outcome namespace.Outcome) {
+	if s.period != nil && outcome.Epoch > s.period.epoch {
+		ceaseActing{}.Do(s) // another master has begun; the log will say so, but its records may be here before
+	}
 	if outcome.Count > 0 {
 		s.registry.Send(raiseHandleLimit{outcome.First + gfs.ChunkHandle(outcome.Count)})
 	}
