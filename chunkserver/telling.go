@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,11 +140,21 @@ func (r *corruptReports) due(handle gfs.ChunkHandle, now time.Time) bool {
 	return true
 }
 
-// corruptEvent is the JSON of event.chunk.corrupt.
+// corruptEvent is the JSON of event.chunk.corrupt, and of event.chunk.suspect where a chunkserver says it.
 type corruptEvent struct {
 	Server string `json:"server"`
 	Chunk  string `json:"chunk"`
 	Detail string `json:"detail"`
+}
+
+// tellTorn tells whoever monitors that a block may hold a part of a mutation that was never acknowledged.
+func (cs *Chunkserver) tellTorn(handle gfs.ChunkHandle, block uint32) {
+	detail := fmt.Sprintf("block %d: a mutation was cut short there, and no other member has it: it may be there in part", block)
+	cs.log.WithFields(logrus.Fields{"chunk": handle.String(), "detail": detail}).Error("block recomputed")
+	event := corruptEvent{Server: string(cs.ID()), Chunk: handle.String(), Detail: detail}
+	if err := cs.around.PublishJSON(cs.subjects.Event(messages.EventChunkSuspect), event); err != nil {
+		cs.log.WithError(err).Debug("event not published")
+	}
 }
 
 // tellCorrupt tells the master and whoever monitors of a replica whose bytes do not match their checksums, and has the

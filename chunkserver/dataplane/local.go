@@ -1,6 +1,8 @@
 package dataplane
 
 import (
+	"errors"
+
 	"github.com/cairnfs/cairn/chunkserver/mutation"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -27,7 +29,7 @@ func NewMutation(pool *Pool, request *pb.Mutate, data []byte, answer func(offset
 
 // NewSync makes a client's request to make durable what was acknowledged.
 func NewSync(handle gfs.ChunkHandle, version gfs.Version, answer func(offset, length int64, err error)) *Mutation {
-	return &Mutation{Handle: handle, Version: version, Request: mutation.Request{Kind: mutation.KindSync, Sync: true}, answer: answer}
+	return &Mutation{Handle: handle, Version: version, Request: mutation.Request{Kind: mutation.KindSync}, answer: answer}
 }
 
 // Encode is a frame as it travels: its message, and its data one after another. Both are copies.
@@ -50,25 +52,15 @@ func DecodeApply(pool *Pool, message *pb.ChainApply, data []byte) (*Apply, error
 	a.buffers = append(a.buffers, b)
 	copy(b.Data, data)
 	if err = a.layOut(b.Data, message.Checksums); err == nil {
-		err = a.verify()
+		for i := range a.Runs {
+			err = errors.Join(err, wire.Verify(a.Runs[i].Checksums, a.Runs[i].Offset, a.Runs[i].Data))
+		}
 	}
 	if err != nil {
 		a.Release()
 		return nil, err
 	}
 	return a, nil
-}
-
-// verify checks the data against their checksums.
-func (a *Apply) verify() error {
-	for _, run := range a.Runs {
-		for i, sum := range wire.AppendChecksums(nil, run.Offset, run.Data) {
-			if sum != run.Checksums[i] {
-				return gfs.Errorf(gfs.CodeCorrupt, "%d bytes at offset %d do not match their checksums", len(run.Data), run.Offset)
-			}
-		}
-	}
-	return nil
 }
 
 // ReadCopy answers a client's read as a connection does that never uses sendfile. The data are the caller's.
