@@ -45,7 +45,7 @@ var folders = map[string]string{
 	"cluster/local":           "the same, for people: it outlives the command",
 	"cluster/monitor":         "metrics and health over HTTP",
 	"cluster/top":             "the live view of a cluster",
-	"cluster/sim":             "simulation of the pure cores from a seed",
+	"cluster/sim":             "whole clusters in one thread, from a seed",
 	"cluster/faults":          "faults injected into disks and connections",
 	"cluster/chaos":           "faults on real processes",
 	"cluster/bench":           "benchmarks",

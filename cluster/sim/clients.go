@@ -1,0 +1,328 @@
+package sim
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/cairnfs/cairn/actors/bus"
+	"github.com/cairnfs/cairn/chunkserver/dataplane"
+	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
+)
+
+// clients are all clients of a cluster, on one node whose process never ends.
+type clients struct {
+	cluster *cluster
+	node    node
+	appends uint64 // the file that is appended to
+	writes  uint64 // the file that is written to at offsets
+	busy    int    // writers that are not done
+	stopped bool   // nobody begins anything new
+}
+
+// Patience of a simulated client.
+const (
+	requestPatience = 2 * time.Second
+	retryPause      = 50 * time.Millisecond
+)
+
+// begin makes the files and then lets everybody work.
+func (k *clients) begin(c *cluster) {
+	k.cluster = c
+	k.node = node{name: "clients", life: &life{world: c.world, name: "clients"}}
+	replicas := uint32(2 + c.random.IntN(2))
+	synced := c.chance(4)
+	k.create("/appends", replicas, synced, func(id uint64) {
+		k.appends = id
+		for i := range 2 + c.random.IntN(3) {
+			a := &writer{clients: k, file: id, id: gfs.WriterID(i + 1), left: 15 + c.random.IntN(40), sequence: 1, pace: c.between(time.Millisecond, 120*time.Millisecond)}
+			k.busy++
+			a.next()
+		}
+		for range 2 {
+			k.read(&reader{clients: k, file: id, seen: map[uint64]int64{}})
+		}
+	})
+	k.create("/writes", replicas, synced, func(id uint64) {
+		k.writes = id
+		a := &writer{clients: k, file: id, left: 15 + c.random.IntN(30), pace: c.between(time.Millisecond, 200*time.Millisecond)}
+		a.slots = c.random.Perm(slotCount)
+		k.busy++
+		a.next()
+	})
+}
+
+// ask asks the acting master until it answers.
+func (k *clients) ask(op string, request func() bus.Call, on func(bus.Answer)) {
+	call := request()
+	call.Subject = k.cluster.subjects.Master(op)
+	call.Total = requestPatience
+	k.cluster.network.ask(&k.node, call, func(a bus.Answer) bool {
+		on(a)
+		return true
+	})
+}
+
+func (k *clients) create(path string, replicas uint32, synced bool, then func(uint64)) {
+	k.ask(messages.OpMutate, func() bus.Call {
+		return bus.Call{Request: &pb.NamespaceMutation{Operation: &pb.NamespaceMutation_CreateFile{
+			CreateFile: &pb.CreateFile{Path: path, Mode: 0o644, Replicas: replicas, Synced: synced},
+		}}}
+	}, func(a bus.Answer) {
+		var reply pb.NamespaceReply
+		if err := a.Decode(&reply); err != nil {
+			k.later(retryPause, func() { k.create(path, replicas, synced, then) })
+			return
+		}
+		then(reply.GetStatus().GetFileId())
+	})
+}
+
+func (k *clients) later(d time.Duration, f func()) { k.cluster.after(d, k.node.life, f) }
+
+// Writes at offsets go to slots, each once: what is there is known, or zeros.
+const (
+	slotBytes = 1500
+	slotCount = 200
+)
+
+// writer appends records to a file, or writes to slots of its first chunk, one at a time.
+type writer struct {
+	*clients
+	file     uint64
+	id       gfs.WriterID // 0: it writes to slots
+	sequence uint64
+	slots    []int
+	left     int
+	pace     time.Duration
+	index    uint32 // of the chunk
+	location *pb.ChunkLocation
+	failed   *pb.ChunkLocation // what could not be used
+	blamed   string            // and who failed
+}
+
+// next begins the next mutation.
+func (a *writer) next() {
+	if a.left == 0 || a.stopped {
+		a.busy--
+		return
+	}
+	a.left--
+	a.later(a.cluster.between(0, 2*a.pace), a.try)
+}
+
+// try sends the present mutation, as often as it takes.
+func (a *writer) try() {
+	if a.location == nil {
+		a.lease()
+		return
+	}
+	c, at := a.cluster, a.location
+	m := &pb.Mutate{Handle: at.Handle, Version: at.Version}
+	var data []byte
+	if a.id != 0 {
+		data = record(a.id, a.sequence)
+		m.Kind, m.Writer, m.Sequence, m.LowestUnacknowledged = pb.Mutate_APPEND, uint64(a.id), a.sequence, a.sequence
+		m.Checksums = wire.AppendChecksums(nil, 0, data)
+	} else {
+		data = slot(a.slots[a.left])
+		m.Kind, m.Offset = pb.Mutate_WRITE, int64(a.slots[a.left])*slotBytes
+		m.Checksums = wire.AppendChecksums(nil, m.Offset, data)
+	}
+	to := c.byID[gfs.ServerID(at.Primary)]
+	over := false
+	var s *stream
+	done := func(offset int64, err error) {
+		if over {
+			return
+		}
+		over = true
+		if s != nil {
+			s.hangUp(0)
+		}
+		a.answered(offset, err)
+	}
+	refused := gfs.Errorf(gfs.CodeUnavailable, "no connection")
+	if to != nil {
+		s = c.network.dial(&a.node, &to.node)
+	}
+	if s == nil {
+		a.later(time.Millisecond, func() { done(0, refused) })
+		return
+	}
+	s.ends[0].lost = func(error) { done(0, refused) }
+	a.later(requestPatience, func() { done(0, refused) })
+	server := to.server
+	s.send(1, func() {
+		mutation, err := dataplane.NewMutation(server.Pool(), m, data, func(offset, length int64, err error) {
+			if !s.ends[1].life.dead && err == nil {
+				c.checks.completed(to, m, data, offset)
+			}
+			err = travelled(err)
+			s.send(0, func() { done(offset, err) })
+		})
+		if err != nil {
+			panic(err)
+		}
+		server.Handler().Mutate(mutation)
+	})
+}
+
+// answered is what came of a try.
+func (a *writer) answered(offset int64, err error) {
+	c := a.cluster
+	switch code := gfs.CodeOf(err); {
+	case err == nil:
+		if a.id != 0 {
+			c.checks.acknowledged(a.location.Handle, a.id, a.sequence, offset)
+			a.sequence++
+		}
+		a.next()
+	case code == gfs.CodeChunkFull:
+		a.location, a.failed = nil, nil
+		a.index++
+		a.try()
+	case code == gfs.CodeBusy:
+		a.later(retryPause, a.try)
+	case code == gfs.CodeNotPrimary || code == gfs.CodeStaleVersion || code == gfs.CodeUnavailable || code == gfs.CodeNoReplica:
+		a.failed, a.blamed = a.location, a.location.Primary
+		a.location = nil
+		a.later(c.between(0, retryPause), a.try)
+	default:
+		c.fail("no error at a client", "mutation of chunk %d by writer %d, sequence %d: %v", a.location.Handle, a.id, a.sequence, err)
+	}
+}
+
+// lease asks the master for the chunk.
+func (a *writer) lease() {
+	a.ask(messages.OpLease, func() bus.Call {
+		r := &pb.LeaseRequest{FileId: a.file, Index: a.index, Allocate: true}
+		if a.failed != nil {
+			r.FailedVersion, r.FailedServer = a.failed.Version, a.blamed
+		}
+		return bus.Call{Request: r}
+	}, func(answer bus.Answer) {
+		var location pb.ChunkLocation
+		if err := answer.Decode(&location); err != nil {
+			a.later(a.cluster.between(0, 2*retryPause), a.try)
+			return
+		}
+		a.location, a.failed = &location, nil
+		a.try()
+	})
+}
+
+// reader reads a file that is appended to, from any replica. What it has seen it wants to see again.
+type reader struct {
+	*clients
+	file uint64
+	seen map[uint64]int64 // length by chunk
+}
+
+// read reads once, and goes on after a pause.
+func (k *clients) read(r *reader) {
+	c := k.cluster
+	again := func() {
+		if !k.stopped {
+			k.later(c.between(0, 300*time.Millisecond), func() { k.read(r) })
+		}
+	}
+	k.ask(messages.OpLocate, func() bus.Call { return bus.Call{Request: &pb.LocateRequest{FileId: r.file, Count: 16}} }, func(a bus.Answer) {
+		var reply pb.LocateReply
+		if err := a.Decode(&reply); err != nil || len(reply.Chunks) == 0 {
+			again()
+			return
+		}
+		location := reply.Chunks[c.random.IntN(len(reply.Chunks))]
+		if len(location.Replicas) == 0 {
+			again()
+			return
+		}
+		r.readFrom(location, location.Replicas[c.random.IntN(len(location.Replicas))].Id, again)
+	})
+}
+
+func (r *reader) readFrom(at *pb.ChunkLocation, id string, again func()) {
+	c := r.cluster
+	to := c.byID[gfs.ServerID(id)]
+	var s *stream
+	if to != nil {
+		s = c.network.dial(&r.node, &to.node)
+	}
+	if s == nil {
+		again()
+		return
+	}
+	over := false
+	done := func() {
+		if !over {
+			over = true
+			s.hangUp(0)
+			again()
+		}
+	}
+	s.ends[0].lost = func(error) { done() }
+	r.later(requestPatience, done)
+	q := &pb.Read{Handle: at.Handle, Version: at.Version, Length: gfs.MaxReadBytes, AtLeast: r.seen[at.Handle]}
+	if seen := int64(len(c.checks.truth(gfs.ChunkHandle(at.Handle)).seen)); !c.chance(8) {
+		q.Offset = max(0, seen-c.random.Int64N(4000))
+	}
+	server := to.server
+	s.send(1, func() {
+		reply, data := dataplane.ReadCopy(server.Handler(), q)
+		s.send(0, func() {
+			if reply.Code == 0 {
+				c.checks.read(q, to.name, data, reply)
+				r.seen[at.Handle] = max(r.seen[at.Handle], reply.CommitLength)
+			}
+			done()
+		})
+	})
+}
+
+// Records begin with a header, so that a chunk of them can be taken apart: magic, writer, sequence, length of all.
+const (
+	recordMagic  = 0x4352_4543
+	recordHeader = 4 + 8 + 8 + 4
+)
+
+// record is the bytes of an append: they follow from writer and sequence.
+func record(id gfs.WriterID, sequence uint64) []byte {
+	n := recordHeader + int(mix(uint64(id)<<32|sequence)%1200)
+	if sequence%17 == 0 {
+		n += 60_000
+	}
+	b := make([]byte, n)
+	binary.LittleEndian.PutUint32(b, recordMagic)
+	binary.LittleEndian.PutUint64(b[4:], uint64(id))
+	binary.LittleEndian.PutUint64(b[12:], sequence)
+	binary.LittleEndian.PutUint32(b[20:], uint32(n))
+	fill(b[recordHeader:], uint64(id)<<40|sequence)
+	return b
+}
+
+// slot is the bytes of a write to a slot.
+func slot(n int) []byte {
+	b := make([]byte, slotBytes)
+	fill(b, uint64(n)|1<<63)
+	return b
+}
+
+func fill(b []byte, seed uint64) {
+	for i := range b {
+		if i%8 == 0 {
+			seed = mix(seed)
+		}
+		b[i] = byte(seed>>(8*(i%8))) | 1 // never zero
+	}
+}
+
+// mix is the step of splitmix64.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

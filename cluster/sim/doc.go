@@ -1,0 +1,30 @@
+// Package sim runs a cluster in one thread, from one number: masters, chunkservers and clients, with a simulated clock,
+// network and log, and with processes that end at any moment. Checkers say when something is not as semantics demand.
+//
+// # What is simulated and what is not
+//
+// The code of the chunkserver (chunkserver.StartSimulated: actors, mutation, store) and of the master's actors
+// (master.StartSimulated: namespace, lease, registry, placement, joins) runs as it does in a process. What is simulated is
+// what they meet the world through: goroutines and timers (coroutine.go), sockets (stream.go, chain.go), NATS
+// (network.go), Raft (master.go: what is in the log is committed), and clients (clients.go). The store's files are real
+// and lie in memory; a process can end in the middle of any operation on them, with a part of what it was writing done.
+//
+// Messages on the bus are late, reordered, lost and doubled. Streams are in order until they break, and what was on its
+// way then is lost from some moment on. Processes end, stop and go on, and have slow disks; links are cut, in both
+// directions or in one; the lead changes from one master to another, which hears of it late.
+//
+// # Runs
+//
+// A Script is a seed and the steps of what befalls the cluster. Plan draws the steps of a seed; Run carries a script out;
+// Minimize leaves out the steps that a failure does not need. Equal scripts are equal runs, to the last event. Scripts of
+// failures that were found lie in testdata and are run by the tests.
+//
+//	go test ./cluster/sim                                    a few seconds of seeds
+//	go test ./cluster/sim -run TestSim -v -sim.seeds=10000   more
+//	go test ./cluster/sim -run TestSim -sim.seed=N -sim.v    one, and everything that happens in it
+//
+// # What it does not do
+//
+// It says nothing about sockets, NATS, Raft and the kernel, nor about speed; cluster/chaos has the real ones. Power is
+// never lost. Within one call of the store nothing else happens.
+package sim

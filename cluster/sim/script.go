@@ -1,0 +1,160 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Script is a run: the seed decides how the world goes, the steps are what befalls it.
+type Script struct {
+	Seed  uint64
+	Steps []Step
+}
+
+// Step is one thing that befalls the world. Verb and Arguments are as in a script's text:
+//
+//	crash cs1            the process of cs1 ends
+//	crash cs1 7          it ends in the 7th operation on its disk from now on
+//	start cs1            a new one begins
+//	stop cs1 800         it does nothing for 800 ms
+//	slow cs1             its disk is slow from now on; a new process's is not
+//	cut cs1 cs2 500      nothing passes between them for 500 ms
+//	deaf cs1 cs2 500     nothing passes from the first to the second
+//	break cs1 cs2        their connections break
+//	lead m1              m1 becomes the leader
+//	faults 50            one in 50 messages is lost, doubled or late from now on; 0 for none
+type Step struct {
+	At        time.Duration
+	Verb      string
+	Arguments []string
+}
+
+// String is the step's line in a script.
+func (s Step) String() string {
+	return fmt.Sprintf("%.3f %s", float64(s.At.Microseconds())/1000, strings.Join(append([]string{s.Verb}, s.Arguments...), " "))
+}
+
+// String is the script's text, which Parse reads.
+func (s Script) String() string {
+	lines := []string{fmt.Sprintf("seed %d", s.Seed)}
+	for _, step := range s.Steps {
+		lines = append(lines, step.String())
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Parse reads a script: a line with the seed, then the steps, each with the time in milliseconds from the beginning.
+// Empty lines and what follows a # are passed over.
+func Parse(text string) (Script, error) {
+	var s Script
+	for number, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		bad := func(err error) (Script, error) { return s, fmt.Errorf("line %d, %q: %w", number+1, line, err) }
+		if words[0] == "seed" && len(words) == 2 {
+			seed, err := strconv.ParseUint(words[1], 10, 64)
+			if err != nil {
+				return bad(err)
+			}
+			s.Seed = seed
+			continue
+		}
+		at, err := strconv.ParseFloat(words[0], 64)
+		if err != nil || len(words) < 2 {
+			return bad(fmt.Errorf("want MILLISECONDS VERB ...: %w", err))
+		}
+		s.Steps = append(s.Steps, Step{time.Duration(math.Round(at*1000)) * time.Microsecond, words[1], words[2:]})
+	}
+	return s, nil
+}
+
+// Faults happen from when the first mutations are under way to faultEnd.
+const (
+	faultBegin = 2 * time.Second
+	faultEnd   = 7 * time.Second
+)
+
+// Plan draws the script of a seed.
+func Plan(seed uint64) Script {
+	r := rand.New(rand.NewPCG(seed, 0xfa17))
+	s := Script{Seed: seed}
+	server := func() string { return fmt.Sprintf("cs%d", r.IntN(5)) }
+	add := func(at time.Duration, verb string, arguments ...any) {
+		step := Step{At: at.Truncate(time.Microsecond), Verb: verb}
+		for _, a := range arguments {
+			step.Arguments = append(step.Arguments, fmt.Sprint(a))
+		}
+		s.Steps = append(s.Steps, step)
+	}
+	if r.IntN(3) == 0 {
+		add(0, "faults", []int{20, 50, 200}[r.IntN(3)])
+	}
+	for range 1 + r.IntN(7) {
+		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)))
+		ms := 20 + r.IntN(1500)
+		switch r.IntN(12) {
+		case 0, 1, 2:
+			victim := server()
+			if r.IntN(2) == 0 {
+				add(at, "crash", victim)
+			} else {
+				add(at, "crash", victim, 1+r.IntN(40))
+			}
+			if r.IntN(5) > 0 {
+				add(at+time.Duration(ms)*2*time.Millisecond, "start", victim)
+			}
+		case 3, 4:
+			add(at, "stop", server(), ms)
+		case 5:
+			add(at, "slow", server())
+		case 6:
+			add(at, "cut", server(), server(), ms)
+		case 7:
+			who := []string{"m0", "m1", "clients", server()}[r.IntN(4)]
+			if r.IntN(2) == 0 {
+				add(at, "deaf", server(), who, ms)
+			} else {
+				add(at, "deaf", who, server(), ms)
+			}
+		case 8:
+			add(at, "cut", []string{"m0", "m1", "clients"}[r.IntN(3)], server(), ms)
+		case 9:
+			add(at, "break", server(), server())
+		case 10:
+			add(at, "lead", fmt.Sprintf("m%d", r.IntN(2)))
+		case 11:
+			m := fmt.Sprintf("m%d", r.IntN(2))
+			add(at, "crash", m)
+			add(at+time.Duration(ms)*time.Millisecond, "start", m)
+		}
+	}
+	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
+	return s
+}
+
+// Minimize takes steps out of a script as long as it fails the same way.
+func Minimize(s Script, checker string) Script {
+	fails := func(steps []Step) bool {
+		f, _ := Run(Script{s.Seed, steps}, nil)
+		return f != nil && f.Checker == checker
+	}
+	for size := max(1, len(s.Steps)/2); size >= 1; size /= 2 {
+		for at := 0; at < len(s.Steps); {
+			without := slices.Delete(slices.Clone(s.Steps), at, min(at+size, len(s.Steps)))
+			if fails(without) {
+				s.Steps = without
+			} else {
+				at += size
+			}
+		}
+	}
+	return s
+}
