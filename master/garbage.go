@@ -1,6 +1,9 @@
 package master
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/actors/bus"
 	"github.com/cairnfs/cairn/master/namespace"
@@ -68,9 +71,9 @@ func (c garbageFound) Do(s *scannerShell) {
 		s.sweepGarbage(c.slice.next)
 		return
 	}
-	for server, batch := range s.garbage.batches {
+	for _, server := range slices.Sorted(maps.Keys(s.garbage.batches)) {
 		s.garbage.ordered(server, s.now())
-		s.deleteVerified(server, batch)
+		s.deleteVerified(server, s.garbage.batches[server])
 	}
 	for server, reason := range s.garbage.end(c.slice.audits, s.view.DroppedLately()) {
 		s.log.WithFields(logrus.Fields{"actor": "scanner", "server": server, "err": reason}).Warn("replicas that no file needs are kept; see admin gc")
@@ -83,7 +86,7 @@ func (c garbageFound) Do(s *scannerShell) {
 // it was proposed before the leadership was lost; once the leadership is verified it has been applied or never will be.
 func (s *scannerShell) deleteVerified(server gfs.ServerID, batch []registry.Garbage) {
 	p := s.period
-	s.oplog.LinearizeAsync(func(err error) {
+	s.around.LinearizeAsync(func(err error) {
 		if err != nil {
 			s.self.Send(garbageDeleted{p, server, err})
 			return
@@ -117,7 +120,7 @@ func (c deleteGarbage) Do(s *namespaceShell) {
 		return
 	}
 	s.counters.ordersSent.Add(1)
-	bus.AskAsync(s.conn, bus.Call{
+	s.around.AskAsync(bus.Call{
 		Subject: s.subjects.Chunkserver(to.ID, messages.CommandDelete), Request: order, Total: deleteTimeout,
 	}, func(answer bus.Answer) bool {
 		var reply pb.DeleteReply

@@ -184,6 +184,7 @@ func (k *checks) look(deep bool) {
 			}
 			replica, err := s.server.Store().Get(h)
 			if err != nil {
+				delete(k.versions, replicaName{s.name, h}) // it was deleted; a new one begins anew
 				continue
 			}
 			status := replica.Status()
