@@ -113,13 +113,14 @@ func (k *checks) completed(s *server, m *pb.Mutate, data []byte, offset int64) {
 	if err != nil || version == 0 {
 		return
 	}
-	switch by := t.by[version]; {
-	case version < t.version:
-		k.cluster.fail(checkConfiguration, "%s completes a mutation of chunk %s in version %s, after one in %s", s.life.name, h, version, t.version)
-	case by != "" && by != s.life.name:
+	if by := t.by[version]; by != "" && by != s.life.name {
 		k.cluster.fail(checkConfiguration, "%s completes a mutation of chunk %s in version %s, and %s did", s.life.name, h, version, by)
 	}
-	t.version, t.by[version] = version, s.life.name
+	if version < t.version {
+		// It was applied everywhere before the next version, and its primary was held up: then all who count have it.
+		k.look(true)
+	}
+	t.version, t.by[version] = max(t.version, version), s.life.name
 }
 
 // acknowledged hears what a client was told of an append.
