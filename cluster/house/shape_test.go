@@ -25,6 +25,7 @@ var folders = map[string]string{
 	"actors":                  "the actor kit",
 	"actors/bus":              "the edge to NATS",
 	"master":                  "the master: its actors and their wiring",
+	"master/backup":           "the format of backups",
 	"master/namespace":        "pure: the replicated state",
 	"master/lease":            "pure: leases and configurations of chunks",
 	"master/registry":         "pure: chunkservers and where chunks are",

@@ -23,7 +23,8 @@ const (
 	pageTree   = 2 // number of a group, from 0 → leaf pages
 	pageEnd    = 3 // one: how much there was
 
-	checkpointFormat = 1
+	// checkpointFormat 1 had neither what was dropped lately nor a restoration.
+	checkpointFormat = 2
 	// groupPages is the number of leaf pages in a value.
 	groupPages = 8
 	// groupRows is the number of rows in a value.
@@ -62,7 +63,7 @@ func (v *View) header() []byte {
 	for _, slot := range v.drops {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, slot.day), slot.chunks)
 	}
-	return b
+	return v.restoration.pack(b)
 }
 
 func (v *View) trailer(pages int) []byte {
@@ -81,6 +82,9 @@ const (
 // packTable writes the groups of rows.
 func (v *View) packTable(yield func(Page) bool) bool {
 	for first := uint64(1); first < uint64(v.nextHandle); first += groupRows {
+		if v.table.blank(gfs.ChunkHandle(first)) {
+			continue
+		}
 		rows, needed := v.packRows(gfs.ChunkHandle(first))
 		key := binary.BigEndian.AppendUint64([]byte{pageTable}, first)
 		if needed && !yield(seal(key, rows)) {
@@ -245,7 +249,8 @@ func (l *loader) page(p Page) error {
 
 func (l *loader) header(key, value []byte) error {
 	d := decoder{rest: value}
-	if format := d.uvarint(1<<64 - 1); format != checkpointFormat && !d.failed {
+	format := d.uvarint(1<<64 - 1)
+	if format > checkpointFormat {
 		return fmt.Errorf("format %d, this release reads %d: start the newer release", format, checkpointFormat)
 	}
 	s := l.s
@@ -254,10 +259,13 @@ func (l *loader) header(key, value []byte) error {
 	s.nextFile = gfs.FileID(d.uvarint(maxFileID))
 	s.nextHandle = gfs.ChunkHandle(d.uvarint(maxHandle))
 	s.epochFirst = gfs.ChunkHandle(d.uvarint(uint64(s.nextHandle)))
-	for i := range s.drops {
-		s.drops[i].day, s.drops[i].chunks = d.uvarint(1<<63-1), d.uvarint(1<<63-1)
+	if format > 1 {
+		for i := range s.drops {
+			s.drops[i].day, s.drops[i].chunks = d.uvarint(1<<63-1), d.uvarint(1<<63-1)
+		}
+		s.restoration = d.restoration(s.epoch, s.nextHandle)
 	}
-	if !d.done() || len(key) != 1 || s.nextFile <= gfs.RootID || s.nextHandle == 0 || s.epochFirst == 0 {
+	if !d.done() || len(key) != 1 || format == 0 || s.nextFile <= gfs.RootID || s.nextHandle == 0 || s.epochFirst == 0 {
 		return errors.New("bad header")
 	}
 	return nil

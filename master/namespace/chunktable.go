@@ -89,6 +89,12 @@ func (t *chunkTable) get(h gfs.ChunkHandle) row {
 	return p.rows[i%rowsPerPage]
 }
 
+// blank reports whether there is no row in the directory of a handle, nor any that was.
+func (t *chunkTable) blank(h gfs.ChunkHandle) bool {
+	at := uint64(h-1) / rowsPerDirectory
+	return at >= uint64(len(t.directories)) || t.directories[at] == nil
+}
+
 // set writes the row of a handle other than zero.
 func (t *chunkTable) set(edit uint64, h gfs.ChunkHandle, r row) {
 	i := uint64(h - 1)

@@ -26,8 +26,9 @@ type image struct {
 	nextFile   gfs.FileID      // the first id not given out
 	nextHandle gfs.ChunkHandle // the first handle not reserved
 	epochFirst gfs.ChunkHandle // nextHandle when the epoch began: lower ones are placed by nobody any more
-	counts     Counts
-	drops      dropLog
+	restoration
+	counts Counts
+	drops  dropLog
 }
 
 // New is the state before the first record: an empty root directory that belongs to root and everyone may write
@@ -49,6 +50,7 @@ type Outcome struct {
 	Made     bool               // the mutation made a file or directory; not known of one that is Repeated
 	Repeated bool               // the mutation had been applied before: Reply or Err is that of the first time
 	Epoch    gfs.Epoch          // the epoch that BeginEpoch began
+	Restored gfs.Epoch          // BeginEpoch: as View.Restored
 	First    gfs.ChunkHandle    // ReserveHandles: the first of the Count handles set aside
 	Count    int                // ReserveHandles: how many
 	Chunk    Chunk              // PlaceChunk, ConfigureChunk, CloseChunk: the chunk as it is now
@@ -116,13 +118,19 @@ func (s *State) View() *View {
 func (s *State) tick(r *pb.Record) { s.clock = max(s.clock, r.GetTimeUnixNano()) }
 
 func (s *State) beginEpoch() Outcome {
+	if s.pending {
+		s.leap()
+	}
 	if s.epoch+1 == 0 {
 		return failed(gfs.Errorf(gfs.CodeInternal, "every epoch is used up"))
 	}
 	s.epoch++
+	if s.pending {
+		s.pending, s.epochRestored = false, s.epoch
+	}
 	s.epochFirst = s.nextHandle
 	s.table.forgetBefore(s.edit, s.epochFirst)
-	return Outcome{Epoch: s.epoch}
+	return Outcome{Epoch: s.epoch, Restored: s.epochRestored}
 }
 
 func (s *State) put(key, value []byte)  { s.entries.put(s.edit, key, value) }
