@@ -51,6 +51,8 @@
 //	raft/snapshots/    the newest two checkpoints, a folder each: meta.json and state.bin, the bolt file
 //	raft/checkpoint.tmp  a checkpoint being built; removed
 //
+// Restore makes such a folder out of a state: a checkpoint, a term and, last of all, the identity.
+//
 // A new folder is bootstrapped, an old one never. Log without term, term without log, a log that does not reach back
 // to the newest checkpoint, and a group with other members than it was formed with are refused. What a crash can
 // leave behind (a half-made new folder, a received checkpoint ahead of the log, unfinished checkpoints) is put right.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/cairnfs/cairn/messages/gfs"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -83,16 +82,9 @@ func claimFolder(dir string, want identity) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("master folder: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := lockFolder(dir)
 	if err != nil {
-		return nil, fmt.Errorf("master folder: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, gfs.Errorf(gfs.CodeInUse, "folder %s belongs to a running master: stop it, or use another folder", dir)
-		}
-		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+		return nil, err
 	}
 	if err := checkIdentity(dir, want); err != nil {
 		_ = lock.Close()
