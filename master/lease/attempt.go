@@ -183,12 +183,12 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 		suspect := r
 		suspect.State = gfs.ReplicaMember
 		switch {
-		case r.State == gfs.ReplicaSuspect && suspect.Good(c.logged.Version):
+		case r.State == gfs.ReplicaSuspect && suspect.Good(c.base):
 			s.suspect++
 			if r.Up && !out {
 				s.suspects = append(s.suspects, r)
 			}
-		case r.Good(c.logged.Version):
+		case r.Good(c.base):
 			s.sound++
 			if r.Up && !out {
 				s.tell = append(s.tell, r)
@@ -219,6 +219,7 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	if c.phase != Locating {
 		return
 	}
+	c.base = c.newest(replicas)
 	s := c.count(replicas)
 	if c.resume(s.tell, now) {
 		return
@@ -227,8 +228,10 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && s.missing+s.unheard > 0
 	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace)) ||
 		s.accused > 0 && now.Before(c.cfg.ActingSince.Add(AccusedGrace))
+	// A member of whom a restored log knows nothing may have gone on alone, whoever complains of it.
+	lost := c.restored() && s.unheard+s.accused > 0 && now.Before(c.cfg.ActingSince.Add(Grace))
 	switch {
-	case graceRuns && (tooFew || unheard):
+	case lost || graceRuns && (tooFew || unheard):
 		c.phase = Waiting
 		c.deadline = now.Add(pollInterval)
 	case len(s.tell) > 0:
@@ -238,6 +241,23 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	default:
 		c.giveUp(c.nobodyLeft(s))
 	}
+}
+
+// restored reports whether the log may lack configurations of the chunk, for it was restored from a backup since it was
+// configured.
+func (c *Chunk) restored() bool { return c.logged.Version.Epoch() < c.cfg.Restored }
+
+// newest is the version that an attempt has to start from. That is the logged one, unless the log may lack newer ones:
+// then it is the newest that any replica has promised. Whether that one was logged nobody needs to know. If it was, those
+// that promised it are its members. If not, they are members of the one before, frozen, and none was logged since.
+func (c *Chunk) newest(replicas []registry.Replica) gfs.Version {
+	newest := c.logged.Version
+	if c.restored() {
+		for _, r := range replicas {
+			newest = max(newest, r.Newest(c.cfg.Restored))
+		}
+	}
+	return newest
 }
 
 func (c *Chunk) nobodyLeft(s census) error {
@@ -258,7 +278,7 @@ func (c *Chunk) nobodyLeft(s census) error {
 // prepare starts an attempt with a number of its own.
 func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time) {
 	c.episode.attempts++
-	c.attempt = attempt{version: c.nextVersion(), from: c.logged.Version, suspect: suspect, began: now}
+	c.attempt = attempt{version: c.nextVersion(), from: c.base, suspect: suspect, began: now}
 	c.phase = Preparing
 	for _, r := range replicas {
 		t := told{replica: r, sign: now}
@@ -391,7 +411,7 @@ func (c *Chunk) choose() {
 	a.primary, a.members = primary.member(), placement.Chain(members, primary.replica.ID)
 	c.phase = Logging
 	c.out.Record = &pb.Record{Command: &pb.Record_ConfigureChunk{ConfigureChunk: &pb.ConfigureChunk{
-		Handle: uint64(c.cfg.Handle), FromVersion: uint64(a.from), Version: uint64(a.version), Members: uint32(len(a.members)), Open: true,
+		Handle: uint64(c.cfg.Handle), FromVersion: uint64(c.logged.Version), Version: uint64(a.version), Members: uint32(len(a.members)), Open: true,
 	}}}
 }
 

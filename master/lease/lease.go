@@ -80,6 +80,9 @@ type Config struct {
 	// ActingSince is when this master began to act: chunkservers that it has not heard of since may not have
 	// had the time.
 	ActingSince time.Time
+	// Restored is the first epoch after the log was last restored from a backup, 0 if it never was. Of a chunk logged in
+	// an earlier one the log does not know all configurations.
+	Restored gfs.Epoch
 }
 
 // Member is one process of a chunkserver.
@@ -124,6 +127,7 @@ type Chunk struct {
 	quiet   time.Time // until then clients' complaints move nothing
 
 	last     gfs.Version // the highest version drawn, for the check that they rise
+	base     gfs.Version // what the next attempt starts from: the logged version, but after a restoration
 	episode  episode
 	attempt  attempt
 	deadline time.Time // of Creating, Waiting and Granting
@@ -334,10 +338,10 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 	}
 }
 
-// Revive is the scanner's word that the log has the chunk open: without a live primary it gets one, which then
-// closes it.
+// Revive is the scanner's word that the log has the chunk open, or knows an older version of it than chunkservers hold:
+// without a live primary it gets one, which then closes it.
 func (c *Chunk) Revive(now time.Time) {
-	if c.phase == Idle && c.logged.Open {
+	if c.phase == Idle && (c.logged.Open || c.restored()) {
 		c.begin(now)
 	}
 }

@@ -63,6 +63,7 @@ type world struct {
 	now       time.Time
 	logged    Logged
 	epoch     gfs.Epoch
+	restored  gfs.Epoch // the first epoch after the log was restored, 0 if it never was
 	replicas  []*modelReplica
 	masters   []*modelMaster
 	soup      []func() // messages under way; each is delivered at most once
@@ -145,7 +146,7 @@ func (r *modelReplica) digest() string { return fmt.Sprint(r.data) }
 // core is a master's core, made from the log if it has none.
 func (w *world) core(m *modelMaster) *Chunk {
 	if m.core == nil {
-		m.core = New(Config{Handle: 7, ActingSince: w.now.Add(-time.Hour), NextVersion: func() gfs.Version {
+		m.core = New(Config{Handle: 7, ActingSince: w.now.Add(-time.Hour), Restored: w.restored, NextVersion: func() gfs.Version {
 			m.attempts++
 			return gfs.NewVersion(m.epoch, m.attempts)
 		}}, w.logged)
@@ -473,6 +474,9 @@ func (w *world) accept(r *modelReplica, k int) {
 }
 
 func (w *world) invariant() {
+	if w.logged.Version.Epoch() < w.restored {
+		return // until the chunk has a new version, the log knows no more than the backup did
+	}
 	var acked uint64
 	for k, m := range w.mutations {
 		if m.acked {

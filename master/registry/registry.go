@@ -39,6 +39,25 @@ func (r Replica) Good(logged gfs.Version) bool {
 	return r.State == gfs.ReplicaMember && (r.Active == logged || r.Promised == logged)
 }
 
+// Newest is the newest version before an epoch of which the replica may be a member, 0 if it is none: what it promised or,
+// if it has promised a version since, what it holds. After a restoration from a backup it tells what the log has lost:
+// of all replicas those with the newest hold every acknowledged mutation.
+func (r Replica) Newest(before gfs.Epoch) gfs.Version {
+	return newest(r.State, r.Promised, r.Active, before)
+}
+
+func newest(state gfs.ReplicaState, promised, active gfs.Version, before gfs.Epoch) gfs.Version {
+	switch {
+	case state != gfs.ReplicaMember && state != gfs.ReplicaSuspect:
+		return 0
+	case promised.Epoch() < before:
+		return promised
+	case active.Epoch() < before:
+		return active
+	}
+	return 0
+}
+
 // Lease is who the primary of a chunk is, in which version.
 type Lease struct {
 	Version gfs.Version
@@ -192,6 +211,15 @@ func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) (good, cor
 		}
 	}
 	return good, corrupt
+}
+
+// Ahead reports whether a server that is up holds a replica of a newer version than the logged one, of an epoch before the
+// given one: the log was restored from a backup that is older.
+func (r *Registry) Ahead(handle gfs.ChunkHandle, logged gfs.Version, before gfs.Epoch) bool {
+	var buffer [8]entry
+	return slices.ContainsFunc(r.locations.appendEntries(buffer[:0], handle), func(e entry) bool {
+		return r.servers[e.server].up && newest(e.state, e.promised, e.active, before) > logged
+	})
 }
 
 // Thin is a chunk with too few good replicas at servers that are up, and what can be done about it.

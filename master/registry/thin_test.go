@@ -58,3 +58,24 @@ func TestWhatCanBeDoneForAThinChunk(t *testing.T) {
 		t.Fatalf("thin %+v", thin)
 	}
 }
+
+// After a restoration the newest replica tells what the log has lost; a learner, or what a later epoch made, tells nothing.
+func TestNewestTellsOfConfigurationsThatTheLogLost(t *testing.T) {
+	v := gfs.NewVersion
+	for _, c := range []struct {
+		what    string
+		replica Replica
+		want    gfs.Version
+	}{
+		{"frozen", Replica{Promised: v(5, 2), Active: v(5, 1), State: gfs.ReplicaMember}, v(5, 2)},
+		{"prepared since", Replica{Promised: v(9, 1), Active: v(5, 1), State: gfs.ReplicaMember}, v(5, 1)},
+		{"granted since", Replica{Promised: v(9, 1), Active: v(9, 1), State: gfs.ReplicaMember}, 0},
+		{"suspect", Replica{Promised: v(5, 2), Active: v(5, 2), State: gfs.ReplicaSuspect}, v(5, 2)},
+		{"a learner", Replica{Promised: v(5, 3), Active: v(5, 1), State: gfs.ReplicaLearner}, 0},
+		{"corrupt", Replica{Promised: v(5, 2), Active: v(5, 2), State: gfs.ReplicaCorrupt}, 0},
+	} {
+		if got := c.replica.Newest(9); got != c.want {
+			t.Errorf("%s: %s, want %s", c.what, got, c.want)
+		}
+	}
+}
