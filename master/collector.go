@@ -36,6 +36,7 @@ type collector struct {
 // tally is the garbage of a server.
 type tally struct {
 	replicas, orphaned, stale uint64
+	lost                      uint64 // of the orphaned ones, those that may belong to history that the log has lost
 	held                      string // why nothing is deleted there, empty if it is
 }
 
@@ -54,8 +55,9 @@ func (c *collector) begin(now time.Time) {
 	}
 }
 
-// add counts garbage and chooses what to delete of it.
-func (c *collector) add(found []registry.Garbage) {
+// add counts garbage and chooses what to delete of it. lost tells of which chunks the log may have lost the history: those
+// are nobody's garbage until an operator says so.
+func (c *collector) add(found []registry.Garbage, lost func(gfs.ChunkHandle) bool) {
 	for _, g := range found {
 		t := c.counting[g.ID]
 		if t == nil {
@@ -66,6 +68,12 @@ func (c *collector) add(found []registry.Garbage) {
 			t.orphaned++
 		} else {
 			t.stale++
+		}
+		if g.Orphaned && lost(g.Handle) {
+			t.lost++
+			if _, confirmed := c.confirmed[g.ID]; !confirmed {
+				continue
+			}
 		}
 		last := c.counted[g.ID]
 		if _, busy := c.under[g.ID]; !busy && last != nil && last.held == "" && len(c.batches[g.ID]) < deleteBatch {
@@ -87,7 +95,7 @@ func (c *collector) end(audits []registry.Audit, dropped uint64) (held map[gfs.S
 		if _, confirmed := c.confirmed[audit.Server]; confirmed {
 			continue
 		}
-		t.held = doubt(audit, t.orphaned, dropped)
+		t.held = doubt(audit, t, dropped)
 		if before := c.counted[audit.Server]; t.held != "" && (before == nil || before.held == "") {
 			held[audit.Server] = t.held
 		}
@@ -97,12 +105,14 @@ func (c *collector) end(audits []registry.Audit, dropped uint64) (held map[gfs.S
 }
 
 // doubt is the reason not to believe that orphaned replicas are garbage, empty if there is none.
-func doubt(audit registry.Audit, orphaned, dropped uint64) string {
+func doubt(audit registry.Audit, t *tally, dropped uint64) string {
 	switch {
 	case audit.Strange > 0:
 		return fmt.Sprintf("%d of its %d replicas are of chunks that this operation log never made: it may have lost its history", audit.Strange, audit.Replicas)
-	case orphaned > dropped && (orphaned-dropped)*heldShare > audit.Replicas:
-		return fmt.Sprintf("%d of its %d replicas are of chunks that no file has, and the operation log dropped only %d lately", orphaned, audit.Replicas, dropped)
+	case t.lost > 0:
+		return fmt.Sprintf("%d of its %d replicas may be of chunks made after the backup from which the operation log was restored", t.lost, audit.Replicas)
+	case t.orphaned > dropped && (t.orphaned-dropped)*heldShare > audit.Replicas:
+		return fmt.Sprintf("%d of its %d replicas are of chunks that no file has, and the operation log dropped only %d lately", t.orphaned, audit.Replicas, dropped)
 	}
 	return ""
 }

@@ -25,26 +25,30 @@ func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for _, c := range []struct {
 		name              string
-		orphaned          int
+		orphaned, lost    int // lost: of the orphaned ones, history that the log lost
 		replicas, strange uint64
 		dropped           uint64
 		confirm           bool
 		deleted           int
 	}{
-		{"a few", 10, 100, 0, 0, false, 10},
-		{"more than a tenth", 11, 100, 0, 0, false, 0},
-		{"more than a tenth, and confirmed", 11, 100, 0, 0, true, 11},
-		{"all, as the log says", 100, 100, 0, 100, false, 100},
-		{"all, and the log dropped most of them", 100, 100, 0, 90, false, 100},
-		{"all, and the log dropped many", 100, 100, 0, 89, false, 0},
-		{"beyond what the log made", 1, 100, 1, 1000, false, 0},
-		{"more than an order holds", deleteBatch + 1, 300, 0, 1000, false, deleteBatch},
+		{"a few", 10, 0, 100, 0, 0, false, 10},
+		{"more than a tenth", 11, 0, 100, 0, 0, false, 0},
+		{"more than a tenth, and confirmed", 11, 0, 100, 0, 0, true, 11},
+		{"all, as the log says", 100, 0, 100, 0, 100, false, 100},
+		{"all, and the log dropped most of them", 100, 0, 100, 0, 90, false, 100},
+		{"all, and the log dropped many", 100, 0, 100, 0, 89, false, 0},
+		{"beyond what the log made", 1, 0, 100, 1, 1000, false, 0},
+		{"some may be lost history", 10, 1, 100, 0, 100, false, 0},
+		{"some may be lost history, and confirmed", 10, 10, 100, 0, 100, true, 10},
+		{"more than an order holds", deleteBatch + 1, 0, 300, 0, 1000, false, deleteBatch},
 	} {
 		var g collector
+		lost := func(h gfs.ChunkHandle) bool { return int(h) <= c.lost }
+		none := func(gfs.ChunkHandle) bool { return false }
 		audits := []registry.Audit{{Server: "a", Told: true, Replicas: c.replicas, Strange: c.strange}, {Server: "b", Told: true, Replicas: 100}}
 		g.begin(now)
-		g.add(orphans("a", c.orphaned))
-		g.add(orphans("b", 1))
+		g.add(orphans("a", c.orphaned), lost)
+		g.add(orphans("b", 1), none)
 		if len(g.batches) != 0 {
 			t.Errorf("%s: deleted in the first sweep: %v", c.name, g.batches)
 		}
@@ -58,8 +62,8 @@ func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
 			t.Errorf("%s: held back %v", c.name, held)
 		}
 		g.begin(now)
-		g.add(orphans("a", c.orphaned))
-		g.add(orphans("b", 1))
+		g.add(orphans("a", c.orphaned), lost)
+		g.add(orphans("b", 1), none)
 		if len(g.batches["a"]) != c.deleted || len(g.batches["b"]) != 1 {
 			t.Errorf("%s: %d deleted, and %d at the other server", c.name, len(g.batches["a"]), len(g.batches["b"]))
 		}
@@ -70,12 +74,12 @@ func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
 			t.Errorf("%s: told twice: %v", c.name, again)
 		}
 		g.begin(now.Add(time.Second))
-		g.add(orphans("b", 1))
+		g.add(orphans("b", 1), none)
 		if len(g.batches["b"]) != 0 {
 			t.Errorf("%s: a second order beside the first", c.name)
 		}
 		g.begin(now.Add(2 * deleteTimeout))
-		g.add(orphans("b", 1))
+		g.add(orphans("b", 1), none)
 		if len(g.batches["b"]) != 1 {
 			t.Errorf("%s: an order without an answer blocks its server for ever", c.name)
 		}

@@ -66,6 +66,7 @@ func (e *edge) forClients() []bus.Endpoint {
 		e.endpoint(messages.OpServers, bus.Typed(e.servers)),
 		e.endpoint(messages.OpGarbage, bus.Typed(e.askGarbage)),
 		e.endpoint(messages.OpMasterState, bus.Typed(e.masterState)),
+		e.endpoint(messages.OpBackup, linearized(e, fetchBackup)),
 	}
 }
 

@@ -66,7 +66,7 @@ func (c garbageFound) Do(s *scannerShell) {
 	if !s.current(c.period) || s.view == nil {
 		return
 	}
-	s.garbage.add(c.slice.found)
+	s.garbage.add(c.slice.found, s.view.Lost)
 	if c.slice.next != 0 {
 		s.sweepGarbage(c.slice.next)
 		return

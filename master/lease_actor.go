@@ -32,7 +32,7 @@ type leaseShell struct {
 func newLeaseShell(v *services, p *period, handle gfs.ChunkHandle, logged lease.Logged, synced bool) *leaseShell {
 	return &leaseShell{
 		services: v, period: p, handle: handle, synced: synced, waiters: map[uint64]func(lease.Answer){},
-		core: lease.New(lease.Config{Handle: handle, NextVersion: p.nextVersion, ActingSince: p.since}, logged),
+		core: lease.New(lease.Config{Handle: handle, NextVersion: p.nextVersion, ActingSince: p.since, Restored: p.restored}, logged),
 	}
 }
 

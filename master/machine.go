@@ -16,7 +16,7 @@ import (
 type machine struct{ namespace actors.Ref[*namespaceShell] }
 
 // Apply applies a batch in one turn.
-func (m machine) Apply(_ uint64, records [][]byte) []any {
+func (m machine) Apply(index uint64, records [][]byte) []any {
 	batch := make([]*pb.Record, len(records))
 	for i, data := range records {
 		record := new(pb.Record)
@@ -26,7 +26,7 @@ func (m machine) Apply(_ uint64, records [][]byte) []any {
 		batch[i] = record
 	}
 	answers := make(chan []any, 1)
-	m.namespace.Send(applyBatch{records: batch, answers: answers})
+	m.namespace.Send(applyBatch{index: index, records: batch, answers: answers})
 	select {
 	case outcomes := <-answers:
 		return outcomes

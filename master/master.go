@@ -173,10 +173,12 @@ func (v *services) makeActors(crash func(error)) {
 	v.workers = actors.NewWorkersOn(stage, readWorkers, readQueue)
 	registryShell := &registryShell{services: v, core: registry.New(v.now())}
 	scannerShell := &scannerShell{services: v}
+	backupShell := &backupShell{services: v, running: map[uint64]*backupRun{}}
 	v.registry = actors.Spawn(v.system, "registry", registryShell)
 	v.scanner = actors.Spawn(v.system, "scanner", scannerShell)
+	v.backups = actors.Spawn(v.system, "backups", backupShell)
 	v.namespace = actors.Spawn(v.system, "namespace", newNamespaceShell(v))
-	registryShell.self, scannerShell.self = v.registry, v.scanner
+	registryShell.self, scannerShell.self, backupShell.self = v.registry, v.scanner, v.backups
 	v.registry.Send(registryStart{})
 }
 
@@ -241,9 +243,9 @@ func (m *Master) watchRole(ctx context.Context) {
 // meanwhile brings another change.
 func (m *Master) begin(ctx context.Context) bool {
 	began := make(chan error, 1)
-	epoch := gfs.Epoch(0)
-	m.beginEpoch(func(e gfs.Epoch, err error) {
-		epoch = e
+	var begun namespace.Outcome
+	m.beginEpoch(func(outcome namespace.Outcome, err error) {
+		begun = outcome
 		began <- err
 	})
 	select {
@@ -255,19 +257,18 @@ func (m *Master) begin(ctx context.Context) bool {
 	case <-ctx.Done():
 		return true
 	}
-	m.act(epoch)
+	m.act(begun.Epoch, begun.Restored)
 	return true
 }
 
 // beginEpoch proposes the record that begins an epoch; done is called as propose calls it.
-func (v *services) beginEpoch(done func(gfs.Epoch, error)) {
-	v.propose(&period{}, &pb.Record{Command: &pb.Record_BeginEpoch{BeginEpoch: &pb.BeginEpoch{MasterId: v.id}}},
-		func(outcome namespace.Outcome, err error) { done(outcome.Epoch, err) })
+func (v *services) beginEpoch(done func(namespace.Outcome, error)) {
+	v.propose(&period{}, &pb.Record{Command: &pb.Record_BeginEpoch{BeginEpoch: &pb.BeginEpoch{MasterId: v.id}}}, done)
 }
 
-// act begins to act in an epoch.
-func (v *services) act(epoch gfs.Epoch) {
-	p := &period{epoch: epoch, since: v.now()}
+// act begins to act in an epoch; restored is as in Outcome.
+func (v *services) act(epoch, restored gfs.Epoch) {
+	p := &period{epoch: epoch, restored: restored, since: v.now()}
 	v.namespace.Send(beginActing{p})
 	v.acting.Store(p)
 	v.log.WithField("epoch", epoch).Info("acting master")

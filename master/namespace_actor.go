@@ -18,6 +18,7 @@ type namespaceShell struct {
 	*services
 	state  *namespace.State
 	latest *namespace.View // of the state as it is; nil when it has to be taken anew
+	index  uint64          // of the log entry that was applied last, 0 before the first since the start
 
 	period      *period // nil while this master does not act
 	leaseActors map[gfs.ChunkHandle]*leaseEntry
@@ -50,12 +51,13 @@ func (s *namespaceShell) view() *namespace.View {
 
 // applyBatch applies the records of one log entry.
 type applyBatch struct {
+	index   uint64
 	records []*pb.Record // nil where one could not be decoded
 	answers chan<- []any
 }
 
 func (c applyBatch) Do(s *namespaceShell) {
-	s.latest = nil
+	s.latest, s.index = nil, c.index
 	outcomes := make([]any, len(c.records))
 	for i, record := range c.records {
 		if record == nil {
@@ -230,7 +232,8 @@ func (c serverDown) Do(s *namespaceShell) {
 	}
 }
 
-// reviveChunks is the scanner's list of chunks that are open in the log.
+// reviveChunks is the scanner's list of chunks that are open in the log, or known to chunkservers in a newer version than
+// to a log that was restored from a backup.
 type reviveChunks struct {
 	period  *period
 	handles []gfs.ChunkHandle
@@ -244,7 +247,8 @@ func (c reviveChunks) Do(s *namespaceShell) {
 		if s.leaseActors[handle] != nil {
 			continue
 		}
-		if chunk, found := s.view().Chunk(handle); found && chunk.Open && s.leaseOf(handle) {
+		chunk, found := s.view().Chunk(handle)
+		if found && (chunk.Open || chunk.Version.Epoch() < s.period.restored) && s.leaseOf(handle) {
 			s.tell(handle, leaseRevive{})
 		}
 	}

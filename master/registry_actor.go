@@ -272,6 +272,7 @@ func (s *registryShell) locate(index uint32, chunk namespace.Chunk) *pb.ChunkLoc
 // surveyChunks counts the good replicas of a slice of chunks for the scanner, and plans joins for some that have too
 // few.
 type surveyChunks struct {
+	period *period
 	chunks []namespace.Chunk
 	busy   map[gfs.ChunkHandle]bool // those to make no plan for; not changed any more
 	reply  actors.Reply[sliceSurvey]
@@ -281,27 +282,31 @@ type surveyChunks struct {
 type sliceSurvey struct {
 	counts surveyCounts
 	plans  []joinPlan
+	ahead  []gfs.ChunkHandle // of which replicas are newer than the log, which was restored
 }
 
 func (c surveyChunks) Do(s *registryShell) {
-	var counts surveyCounts
-	var plans []joinPlan
+	var found sliceSurvey
 	for _, chunk := range c.chunks {
 		good, corrupt := s.core.Survey(chunk.Handle, chunk.Version)
-		counts.corrupt += uint64(corrupt)
+		found.counts.corrupt += uint64(corrupt)
+		if chunk.Version.Epoch() < c.period.restored && s.core.Ahead(chunk.Handle, chunk.Version, c.period.restored) {
+			found.ahead = append(found.ahead, chunk.Handle) // and what the log knows as good brings none of these in
+			continue
+		}
 		switch {
 		case good == 0:
-			counts.missing++
+			found.counts.missing++
 		case good < chunk.Replicas:
-			counts.under++
-			if len(plans) < maxThin && !c.busy[chunk.Handle] {
-				if plan, found := s.plan(chunk); found {
-					plans = append(plans, plan)
+			found.counts.under++
+			if len(found.plans) < maxThin && !c.busy[chunk.Handle] {
+				if plan, ok := s.plan(chunk); ok {
+					found.plans = append(found.plans, plan)
 				}
 			}
 		}
 	}
-	c.reply.Ok(sliceSurvey{counts, plans})
+	c.reply.Ok(found)
 }
 
 // surveyed is the scanner's sum over all chunks.

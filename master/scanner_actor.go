@@ -158,7 +158,7 @@ func (s *scannerShell) surveySlice() {
 		}
 	}
 	self, p, last := s.self, s.period, len(chunks) < scanSlice
-	s.registry.Send(surveyChunks{chunks, s.joins.busy(s.now()), actors.NewReply(func(found sliceSurvey, _ error) {
+	s.registry.Send(surveyChunks{p, chunks, s.joins.busy(s.now()), actors.NewReply(func(found sliceSurvey, _ error) {
 		self.Send(sliceSurveyed{p, found, last})
 	})})
 }
@@ -178,6 +178,9 @@ func (c sliceSurveyed) Do(s *scannerShell) {
 	s.counts.missing += c.found.counts.missing
 	s.counts.corrupt += c.found.counts.corrupt
 	s.join(c.found.plans)
+	if len(c.found.ahead) > 0 {
+		s.namespace.Send(reviveChunks{s.period, c.found.ahead})
+	}
 	if !c.last {
 		s.surveySlice()
 		return

@@ -23,6 +23,7 @@ import (
 // something on behalf of the acting master holds the period that it is part of.
 type period struct {
 	epoch    gfs.Epoch
+	restored gfs.Epoch // as namespace.View.Restored
 	since    time.Time
 	attempts atomic.Uint32
 }
@@ -57,6 +58,7 @@ type services struct {
 	namespace actors.Ref[*namespaceShell]
 	registry  actors.Ref[*registryShell]
 	scanner   actors.Ref[*scannerShell]
+	backups   actors.Ref[*backupShell]
 
 	acting   atomic.Pointer[period] // nil while this master does not act
 	orders   atomic.Uint64          // numbers of orders

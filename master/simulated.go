@@ -68,10 +68,12 @@ func (s *Simulated) Apply(record []byte, done func(outcome any)) {
 }
 
 // BeginEpoch proposes the record that begins an epoch; with the one that done gets the master may Act.
-func (s *Simulated) BeginEpoch(done func(gfs.Epoch, error)) { s.v.beginEpoch(done) }
+func (s *Simulated) BeginEpoch(done func(gfs.Epoch, error)) {
+	s.v.beginEpoch(func(outcome namespace.Outcome, err error) { done(outcome.Epoch, err) })
+}
 
 // Act begins to act in an epoch.
-func (s *Simulated) Act(epoch gfs.Epoch) { s.v.act(epoch) }
+func (s *Simulated) Act(epoch gfs.Epoch) { s.v.act(epoch, 0) }
 
 // Cease ends acting.
 func (s *Simulated) Cease() { s.v.cease() }

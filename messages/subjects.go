@@ -60,6 +60,7 @@ const (
 	OpMasterState = "masterstate" // MasterStateRequest → MasterStateReply
 	OpTrash       = "trash"       // TrashRequest → TrashReply
 	OpGarbage     = "garbage"     // GarbageRequest → GarbageReply
+	OpBackup      = "backup"      // BackupRequest → BackupReply
 )
 
 // The orders that a chunkserver obeys: the last token of Chunkserver(server, command).

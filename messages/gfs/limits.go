@@ -64,6 +64,11 @@ const (
 	// ClientWindowBytes is what a client's File keeps unacknowledged at most.
 	ClientWindowBytes = 8 << 20
 
+	// MaxBackups bounds the backups of the master's state that are fetched at once: each holds a picture of the state.
+	MaxBackups = 4
+	// BackupPieceBytes is the most of a backup that one message carries: half a NATS payload.
+	BackupPieceBytes = 512 << 10
+
 	// HandleReservation is how many chunk handles one log record reserves: a crash wastes at most these.
 	HandleReservation = 1024
 )
@@ -91,6 +96,8 @@ const (
 	LocationCacheTime = 60 * time.Second
 	// MetricsInterval is the pause between a process's metrics messages.
 	MetricsInterval = 5 * time.Second
+	// BackupPatience is how long a backup waits for who fetches it to ask for the next piece.
+	BackupPatience = 30 * time.Second
 	// DefaultTrashRetention is how long a removed file can be undeleted. Source: GFS 4.4
 	DefaultTrashRetention = 72 * time.Hour
 )

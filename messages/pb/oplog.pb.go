@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: oplog.proto
-// sha256: 1c77971273e6df7cd51b8cf54d06487c68e42b73e53b02de714adc33c9af57a7
+// sha256: 5f210a4283ddece20024415fccfa2273594a9163f196aae941837330506f0f64
 
 package pb
 
@@ -622,6 +622,112 @@ func (x *DropTrash) GetLimit() uint32 {
 	return 0
 }
 
+// BackupRequest asks the acting master for one piece of a backup of its state: the format is in master/backup. The
+// first one, piece 0, fixes the state; each piece can be asked for again until the next one is.
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backup        uint64                 `protobuf:"fixed64,1,opt,name=backup,proto3" json:"backup,omitempty"` // a random number of the client's
+	Piece         uint32                 `protobuf:"varint,2,opt,name=piece,proto3" json:"piece,omitempty"`    // from 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_oplog_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_oplog_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_oplog_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BackupRequest) GetBackup() uint64 {
+	if x != nil {
+		return x.Backup
+	}
+	return 0
+}
+
+func (x *BackupRequest) GetPiece() uint32 {
+	if x != nil {
+		return x.Piece
+	}
+	return 0
+}
+
+type BackupReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Last          bool                   `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupReply) Reset() {
+	*x = BackupReply{}
+	mi := &file_oplog_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupReply) ProtoMessage() {}
+
+func (x *BackupReply) ProtoReflect() protoreflect.Message {
+	mi := &file_oplog_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupReply.ProtoReflect.Descriptor instead.
+func (*BackupReply) Descriptor() ([]byte, []int) {
+	return file_oplog_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BackupReply) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupReply) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
 var File_oplog_proto protoreflect.FileDescriptor
 
 const file_oplog_proto_rawDesc = "" +
@@ -671,7 +777,13 @@ const file_oplog_proto_rawDesc = "" +
 	"\x10before_unix_nano\x18\x01 \x01(\x12R\x0ebeforeUnixNano\"K\n" +
 	"\tDropTrash\x12(\n" +
 	"\x10before_unix_nano\x18\x01 \x01(\x12R\x0ebeforeUnixNano\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limitB&Z$github.com/cairnfs/cairn/messages/pbb\x06proto3"
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"=\n" +
+	"\rBackupRequest\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\x06R\x06backup\x12\x14\n" +
+	"\x05piece\x18\x02 \x01(\rR\x05piece\"5\n" +
+	"\vBackupReply\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\bR\x04lastB&Z$github.com/cairnfs/cairn/messages/pbb\x06proto3"
 
 var (
 	file_oplog_proto_rawDescOnce sync.Once
@@ -685,7 +797,7 @@ func file_oplog_proto_rawDescGZIP() []byte {
 	return file_oplog_proto_rawDescData
 }
 
-var file_oplog_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_oplog_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_oplog_proto_goTypes = []any{
 	(*Record)(nil),            // 0: cairn.v1.Record
 	(*BeginEpoch)(nil),        // 1: cairn.v1.BeginEpoch
@@ -695,22 +807,24 @@ var file_oplog_proto_goTypes = []any{
 	(*CloseChunk)(nil),        // 5: cairn.v1.CloseChunk
 	(*ExpireSessions)(nil),    // 6: cairn.v1.ExpireSessions
 	(*DropTrash)(nil),         // 7: cairn.v1.DropTrash
-	(*NamespaceMutation)(nil), // 8: cairn.v1.NamespaceMutation
+	(*BackupRequest)(nil),     // 8: cairn.v1.BackupRequest
+	(*BackupReply)(nil),       // 9: cairn.v1.BackupReply
+	(*NamespaceMutation)(nil), // 10: cairn.v1.NamespaceMutation
 }
 var file_oplog_proto_depIdxs = []int32{
-	1, // 0: cairn.v1.Record.begin_epoch:type_name -> cairn.v1.BeginEpoch
-	8, // 1: cairn.v1.Record.mutation:type_name -> cairn.v1.NamespaceMutation
-	2, // 2: cairn.v1.Record.reserve_handles:type_name -> cairn.v1.ReserveHandles
-	3, // 3: cairn.v1.Record.place_chunk:type_name -> cairn.v1.PlaceChunk
-	4, // 4: cairn.v1.Record.configure_chunk:type_name -> cairn.v1.ConfigureChunk
-	5, // 5: cairn.v1.Record.close_chunk:type_name -> cairn.v1.CloseChunk
-	6, // 6: cairn.v1.Record.expire_sessions:type_name -> cairn.v1.ExpireSessions
-	7, // 7: cairn.v1.Record.drop_trash:type_name -> cairn.v1.DropTrash
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	1,  // 0: cairn.v1.Record.begin_epoch:type_name -> cairn.v1.BeginEpoch
+	10, // 1: cairn.v1.Record.mutation:type_name -> cairn.v1.NamespaceMutation
+	2,  // 2: cairn.v1.Record.reserve_handles:type_name -> cairn.v1.ReserveHandles
+	3,  // 3: cairn.v1.Record.place_chunk:type_name -> cairn.v1.PlaceChunk
+	4,  // 4: cairn.v1.Record.configure_chunk:type_name -> cairn.v1.ConfigureChunk
+	5,  // 5: cairn.v1.Record.close_chunk:type_name -> cairn.v1.CloseChunk
+	6,  // 6: cairn.v1.Record.expire_sessions:type_name -> cairn.v1.ExpireSessions
+	7,  // 7: cairn.v1.Record.drop_trash:type_name -> cairn.v1.DropTrash
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_oplog_proto_init() }
@@ -735,7 +849,7 @@ func file_oplog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_oplog_proto_rawDesc), len(file_oplog_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
