@@ -15,7 +15,8 @@ import (
 
 func (a *app) adminCommand() *cobra.Command {
 	admin := &cobra.Command{Use: "admin", Short: "See how the cluster is: for operators"}
-	admin.AddCommand(a.statusCommand(), a.serversCommand(), a.mastersCommand(), a.eventsCommand(), a.topCommand(), a.garbageCommand())
+	admin.AddCommand(a.statusCommand(), a.serversCommand(), a.mastersCommand(), a.eventsCommand(), a.topCommand(), a.garbageCommand(),
+		a.backupCommand(), a.restoreCommand())
 	return admin
 }
 
