@@ -156,6 +156,14 @@ func (c *Cluster) Start(ctx context.Context, name string) error {
 	return nil
 }
 
+// Args are the arguments with which a process is started, without the command's own name.
+func (c *Cluster) Args(name string) []string {
+	r := c.role(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(r.args)
+}
+
 // Process is the running process called name, nil if it does not run.
 func (c *Cluster) Process(name string) *Process {
 	r := c.role(name)
