@@ -1,6 +1,7 @@
 package clientlib
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -143,6 +144,9 @@ func (p *peers) leaseChunk(r *pb.LeaseRequest) (*pb.ChunkLocation, error) {
 		index = max(len(node.chunks)-1, 0)
 	}
 	switch {
+	case r.GetReserve():
+		p.applied[fmt.Sprintf("reserve %d", index)]++
+		return &pb.ChunkLocation{}, nil
 	case index > len(node.chunks), index == len(node.chunks) && !r.GetAllocate():
 		return nil, gfs.Errorf(gfs.CodeInvalid, "chunk %d of %d", index, len(node.chunks))
 	case index == len(node.chunks):

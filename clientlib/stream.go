@@ -49,6 +49,7 @@ type target struct {
 	at     location
 	server Server
 	conn   *dataConn
+	next   foresight
 }
 
 // accusation is what the master is told with the next request for a lease.
@@ -212,6 +213,9 @@ func (s *stream) replied(to *target, generation uint64, m *mutation, reply *pb.M
 		end := reply.GetOffset() + int64(len(m.data.data))
 		s.file.client.locations.saw(s.file.id, to.at, end)
 		s.file.touched(to.at.index)
+		if n := to.next.add(len(m.data.data), to.at.index, time.Now()); n > 0 {
+			s.file.reserve(to.at.index, n)
+		}
 		gone := s.window.acknowledge(m)
 		if s.appends {
 			s.settle(m, int64(to.at.index)*gfs.ChunkSize+reply.GetOffset(), nil)
@@ -335,7 +339,7 @@ func (s *stream) establish(p *patience) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index, s.located = at.index, true
-	s.target = &target{at: at, server: server, conn: conn}
+	s.target = &target{at: at, server: server, conn: conn, next: foresight{since: time.Now()}}
 	return nil
 }
 

@@ -20,12 +20,17 @@ type place struct {
 	index uint32
 }
 
-// allocation is one new chunk on its way. Everyone who wants it joins.
+// reserveDepth is how many chunks may be reserved behind a file's last: a fast stream fills a chunk in less time than
+// a busy disk needs to make one.
+const reserveDepth = 2
+
+// allocation is one new chunk on its way. Everyone who wants it joins. It is a reservation while nobody does.
 type allocation struct {
 	replicas int
 	synced   bool
 	tries    int
 	avoid    map[gfs.ServerID]bool // servers that failed in this allocation
+	reserved gfs.ChunkHandle       // what was begun when nobody wanted it yet
 	waiters  []actors.Reply[*pb.ChunkLocation]
 }
 
@@ -68,8 +73,13 @@ func (c wantLease) Do(s *namespaceShell) {
 		index = max(file.Chunks-1, 0)
 	}
 	switch {
+	case index < file.Chunks && c.request.GetReserve():
+		c.reply.Ok(&pb.ChunkLocation{})
 	case index < file.Chunks:
 		s.wantExisting(c, file, index)
+	case c.request.GetReserve() && index < file.Chunks+reserveDepth && index < gfs.MaxFileChunks:
+		s.reserve(file, uint32(index))
+		c.reply.Ok(&pb.ChunkLocation{})
 	case index >= gfs.MaxFileChunks:
 		c.reply.Fail(gfs.Errorf(gfs.CodeInvalid, "chunk %d: a file has at most %d chunks", index, gfs.MaxFileChunks))
 	case index > file.Chunks:
@@ -111,8 +121,21 @@ func (s *namespaceShell) allocate(file namespace.File, index uint32, reply actor
 	case len(a.waiters) >= maxAllocationWaiters:
 		reply.Fail(gfs.Errorf(gfs.CodeBusy, "%d requests wait for chunk %d of file %d: try again", len(a.waiters), index, file.ID))
 		return
+	case len(a.waiters) == 0 && a.reserved != 0 && s.leaseActors[a.reserved] != nil:
+		s.tell(a.reserved, leasePlace{})
 	}
 	a.waiters = append(a.waiters, reply)
+}
+
+// reserve begins the allocation of a chunk that nobody wants yet, unless there is much to do already.
+func (s *namespaceShell) reserve(file namespace.File, index uint32) {
+	key := place{file.ID, index}
+	if s.allocations[key] != nil || len(s.allocations) >= gfs.MaxInFlightRequests/2 {
+		return
+	}
+	a := &allocation{replicas: file.Replicas, synced: file.Synced, avoid: map[gfs.ServerID]bool{}}
+	s.allocations[key] = a
+	s.placeNew(key, a)
 }
 
 // placeNew asks the registry for servers.
@@ -156,9 +179,12 @@ func (s *namespaceShell) create(key place, a *allocation, members []lease.Member
 	}
 	s.counters.allocations.Add(1)
 	s.spawnLease(handle, lease.Logged{}, a.synced)
-	p := s.period
+	p, reserve := s.period, len(a.waiters) == 0
+	if a.reserved = 0; reserve {
+		a.reserved = handle
+	}
 	s.tell(handle, leaseCreate{
-		place: lease.Place{File: key.file, Index: key.index, Replicas: a.replicas}, members: members,
+		place: lease.Place{File: key.file, Index: key.index, Replicas: a.replicas}, members: members, reserve: reserve,
 		done: func(location *pb.ChunkLocation, failed []gfs.ServerID, err error) {
 			s.services.namespace.Send(chunkCreated{p, key, location, failed, err})
 		},
@@ -179,7 +205,9 @@ func (c chunkCreated) Do(s *namespaceShell) {
 	if a == nil || s.period != c.period {
 		return
 	}
-	if c.err != nil && len(c.failed) > 0 && a.tries < creationTries {
+	// Whoever came to want a reservation just when it was given up gets a chunk of his own.
+	lapsed := a.reserved != 0 && len(a.waiters) > 0
+	if c.err != nil && (len(c.failed) > 0 || lapsed) && a.tries < creationTries {
 		for _, id := range c.failed {
 			a.avoid[id] = true
 		}

@@ -176,10 +176,11 @@ func describeServer(server placement.Server) *pb.Server {
 	return &pb.Server{Id: string(server.ID), Address: server.Address, Rack: server.Rack}
 }
 
-// leaseCreate makes the chunk. done is called once.
+// leaseCreate makes the chunk; with reserve it is placed by leasePlace. done is called once.
 type leaseCreate struct {
 	place   lease.Place
 	members []lease.Member
+	reserve bool
 	done    func(location *pb.ChunkLocation, failed []gfs.ServerID, err error)
 }
 
@@ -191,7 +192,15 @@ func (c leaseCreate) Do(s *leaseShell) {
 		}
 		c.done(describeLocation(c.place.Index, a.Location), nil, nil)
 	})
-	s.core.Create(waiter, c.place, c.members, s.now())
+	s.core.Create(waiter, c.place, c.members, c.reserve, s.now())
+	s.carry()
+}
+
+// leasePlace has a reserved chunk placed.
+type leasePlace struct{}
+
+func (leasePlace) Do(s *leaseShell) {
+	s.core.Place()
 	s.carry()
 }
 

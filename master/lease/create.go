@@ -12,13 +12,14 @@ import (
 
 // Create makes a new chunk at members, whose first is to be its primary, and logs it at place. The waiter is
 // answered once. If a member fails, the handle is of no more use: the answer names who failed, and the asker tries
-// others with another handle. It may be called once, on the core of a chunk that the log does not know.
-func (c *Chunk) Create(waiter uint64, place Place, members []Member, now time.Time) {
+// others with another handle. With reserve it is not logged before Place is called, and given up if that does not
+// happen in time. It may be called once, on the core of a chunk that the log does not know.
+func (c *Chunk) Create(waiter uint64, place Place, members []Member, reserve bool, now time.Time) {
 	if c.phase != Idle || c.logged != (Logged{}) || len(members) == 0 {
 		panic(fmt.Sprintf("lease: chunk %s: create of %d members while %s", c.cfg.Handle, len(members), c.phase))
 	}
 	c.waiters = append(c.waiters, waiter)
-	c.place, c.phase, c.deadline = place, Creating, now.Add(CreateTimeout)
+	c.place, c.phase, c.deadline, c.reserve = place, Creating, now.Add(CreateTimeout), reserve
 	c.attempt = attempt{version: c.nextVersion(), began: now, primary: members[0]}
 	for _, m := range members {
 		t := told{sign: now}
@@ -51,6 +52,22 @@ func (c *Chunk) CreateAnswered(server gfs.ServerID, version gfs.Version, err err
 	if slices.ContainsFunc(c.attempt.told, func(t told) bool { return !t.answered }) {
 		return
 	}
+	if c.reserve {
+		c.phase, c.deadline = Reserved, now.Add(ReserveTimeout)
+		return
+	}
+	c.record()
+}
+
+// Place has a chunk that was made with reserve logged as soon as it is made. It changes nothing otherwise.
+func (c *Chunk) Place() {
+	c.reserve = false
+	if c.phase == Reserved {
+		c.record()
+	}
+}
+
+func (c *Chunk) record() {
 	c.phase = Placing
 	c.out.Record = &pb.Record{Command: &pb.Record_PlaceChunk{PlaceChunk: &pb.PlaceChunk{
 		FileId: uint64(c.place.File), Index: c.place.Index, Handle: uint64(c.cfg.Handle),
@@ -79,19 +96,25 @@ func (c *Chunk) createTimedOut() {
 	c.abandon(silent, gfs.Errorf(gfs.CodeUnavailable, "no answer within %v", CreateTimeout))
 }
 
+// createFailed gives a chunk up that is being made at a process which died. A reserved chunk is given up whoever of
+// its members died: there is time for another.
 func (c *Chunk) createFailed(dead process) {
-	if c.attempt.waitsFor(dead) {
+	member := func(t told) bool { return t.member().process() == dead }
+	if c.attempt.waitsFor(dead) || c.phase == Reserved && slices.ContainsFunc(c.attempt.told, member) {
 		c.abandon([]gfs.ServerID{dead.id}, gfs.Errorf(gfs.CodeUnavailable, "it went down"))
 	}
 }
 
-// abandon gives the handle up.
+// abandon gives the handle up; failed is empty where nobody is to blame.
 func (c *Chunk) abandon(failed []gfs.ServerID, err error) {
 	code := gfs.CodeUnavailable
 	if errors.Is(err, gfs.ErrNoSpace) {
 		code = gfs.CodeNoSpace
 	}
-	wrapped := gfs.Errorf(code, "chunkserver %s could not make chunk %s: %v", failed[0], c.cfg.Handle, err)
+	wrapped := gfs.Errorf(code, "chunk %s was not made: %v", c.cfg.Handle, err)
+	if len(failed) > 0 {
+		wrapped = gfs.Errorf(code, "chunkserver %s could not make chunk %s: %v", failed[0], c.cfg.Handle, err)
+	}
 	for _, waiter := range c.waiters {
 		c.answer(Answer{Waiter: waiter, Err: wrapped, Failed: failed})
 	}

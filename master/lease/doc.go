@@ -8,6 +8,7 @@
 // # States
 //
 //	Creating → Placing → Open        a new chunk: orders to all members, then its record
+//	       ↘ Reserved ↗              if it is not wanted yet
 //	Idle → Locating → Preparing → Logging → Granting → Open
 //	                ↘ Waiting ↗      members that may still be heard of
 //	Open → Closing → Idle            the primary asked for the close

@@ -22,6 +22,9 @@ const (
 	AccusedSilence = 200 * time.Millisecond
 	// CreateTimeout is what all members together have to make an empty replica.
 	CreateTimeout = 1500 * time.Millisecond
+	// ReserveTimeout is how long a reserved chunk waits for Place. It is shorter than the idleness after which its
+	// primary would close it.
+	ReserveTimeout = gfs.CloseAfterIdle / 2
 	// GrantTimeout is what a primary has to bring every member to its own state: up to a chunk's bytes for each.
 	GrantTimeout = 10 * time.Second
 	// ComplaintPause is how long after a client's complaint about a primary that did answer the master no other
@@ -45,6 +48,7 @@ type Phase uint8
 const (
 	Idle      Phase = iota // no primary is known to be alive, and nothing is under way
 	Creating               // the members of a new chunk were told to make it
+	Reserved               // they have, and it waits for Place
 	Placing                // its record is on its way
 	Locating               // the registry was asked for the replicas
 	Waiting                // a grace runs
@@ -59,7 +63,7 @@ const (
 
 // String is the phase's name in logs and test scripts.
 func (p Phase) String() string {
-	return [...]string{"idle", "creating", "placing", "locating", "waiting", "preparing", "logging", "granting", "open", "closing", "in-doubt", "ended"}[p]
+	return [...]string{"idle", "creating", "reserved", "placing", "locating", "waiting", "preparing", "logging", "granting", "open", "closing", "in-doubt", "ended"}[p]
 }
 
 // Logged is what the operation log says of the chunk.
@@ -130,8 +134,9 @@ type Chunk struct {
 	base     gfs.Version // what the next attempt starts from: the logged version, but after a restoration
 	episode  episode
 	attempt  attempt
-	deadline time.Time // of Creating, Waiting and Granting
+	deadline time.Time // of Creating, Reserved, Waiting and Granting
 	place    Place
+	reserve  bool // a new chunk is not to be placed yet
 
 	join    *join    // a replica that is being brought in
 	counted memberOf // who was a joiner in the last configuration that this core logged
@@ -245,7 +250,7 @@ func (c *Chunk) wake() time.Time {
 
 func (c *Chunk) phaseWake() time.Time {
 	switch c.phase {
-	case Creating, Waiting, Granting:
+	case Creating, Reserved, Waiting, Granting:
 		return c.deadline
 	case Preparing:
 		return c.attempt.deadline(&c.episode)
@@ -264,6 +269,8 @@ func (c *Chunk) Tick(now time.Time) {
 	switch c.phase {
 	case Creating:
 		c.createTimedOut()
+	case Reserved:
+		c.abandon(nil, gfs.Errorf(gfs.CodeUnavailable, "not wanted within %v", ReserveTimeout))
 	case Waiting:
 		c.episode.forgive()
 		c.locate()
@@ -351,7 +358,7 @@ func (c *Chunk) ServerDown(server gfs.ServerID, incarnation gfs.Incarnation, now
 	dead := process{server, incarnation}
 	c.joinerDown(dead)
 	switch c.phase {
-	case Creating:
+	case Creating, Reserved:
 		c.createFailed(dead)
 	case Preparing:
 		if t := c.attempt.awaited(dead); t != nil && t.joiner {

@@ -110,7 +110,9 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		for id := range strings.SplitSeq(options["members"], ",") {
 			members = append(members, member(id))
 		}
-		s.c.Create(waiter(), Place{File: 9, Index: 3, Replicas: len(members)}, members, s.now)
+		s.c.Create(waiter(), Place{File: 9, Index: 3, Replicas: len(members)}, members, options["reserve"] == "true", s.now)
+	case "place":
+		s.c.Place()
 	case "created":
 		s.c.CreateAnswered(gfs.ServerID(words[0]), version(words[1]), failure(options), s.now)
 	case "want":

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 8502e7a645c270caad8b595b8c6508df08cb48e82368109d11ce8210cac2aeea
+// sha256: 0a977077aa508fbd77f46ab15cede032226cde4bc05ce0371805d4149df152ee
 
 package pb
 
@@ -359,6 +359,9 @@ type LeaseRequest struct {
 	// What the client held before, if it could not be used: the version it is about, and who failed.
 	FailedVersion uint64 `protobuf:"fixed64,6,opt,name=failed_version,json=failedVersion,proto3" json:"failed_version,omitempty"`
 	FailedServer  string `protobuf:"bytes,7,opt,name=failed_server,json=failedServer,proto3" json:"failed_server,omitempty"`
+	// Make the chunk at index on its servers, but do not enter it into the file: a request with allocate does, at once if it
+	// comes soon. The answer comes at once and says nothing.
+	Reserve       bool `protobuf:"varint,8,opt,name=reserve,proto3" json:"reserve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -440,6 +443,13 @@ func (x *LeaseRequest) GetFailedServer() string {
 		return x.FailedServer
 	}
 	return ""
+}
+
+func (x *LeaseRequest) GetReserve() bool {
+	if x != nil {
+		return x.Reserve
+	}
+	return false
 }
 
 // Report tells the master of a fault; what comes of it, it decides.
@@ -1546,7 +1556,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\vLocateReply\x12/\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x17.cairn.v1.ChunkLocationR\x06chunks\x12\x1f\n" +
 	"\vfile_chunks\x18\x02 \x01(\rR\n" +
-	"fileChunks\"\xe9\x01\n" +
+	"fileChunks\"\x83\x02\n" +
 	"\fLeaseRequest\x12.\n" +
 	"\bidentity\x18\x01 \x01(\v2\x12.cairn.v1.IdentityR\bidentity\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x06R\x06fileId\x12\x14\n" +
@@ -1554,7 +1564,8 @@ const file_chunk_proto_rawDesc = "" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12\x1a\n" +
 	"\ballocate\x18\x05 \x01(\bR\ballocate\x12%\n" +
 	"\x0efailed_version\x18\x06 \x01(\x06R\rfailedVersion\x12#\n" +
-	"\rfailed_server\x18\a \x01(\tR\ffailedServer\"\xf1\x01\n" +
+	"\rfailed_server\x18\a \x01(\tR\ffailedServer\x12\x18\n" +
+	"\areserve\x18\b \x01(\bR\areserve\"\xf1\x01\n" +
 	"\x06Report\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x1a\n" +
