@@ -76,6 +76,76 @@ func TestPrimaryFails(t *testing.T) {
 	}
 }
 
+// A primary that cannot go on may not know that another has its role: the master does.
+func TestPrimaryThatWaitsForAConfigurationIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p := newPeers(t, 3)
+	c := p.connect()
+	file, err := c.Create(t.Context(), "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Append(t.Context(), []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	p.primaryOf("/log", 0).onMutate = func(int, *pb.Mutate) (gfs.Code, bool) { return gfs.CodeUnavailable, false }
+	p.mu.Lock()
+	for _, c := range p.chunks {
+		c.members = append(c.members[1:], c.members[0])
+		p.reconfigure(c)
+	}
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if offset, err := file.Append(ctx, []byte("second")); err != nil || offset != 5 {
+		t.Fatalf("%d, %v", offset, err)
+	}
+}
+
+// What a sequential reader's fetches ahead found to be the end is not, once the file has grown.
+func TestTheEndIsNotTakenFromWhatWasReadAhead(t *testing.T) {
+	t.Parallel()
+	p := newPeers(t, 3)
+	writer, reader := p.connect(), p.connect()
+	data := pattern(3*gfs.BlockSize, 5)
+	mustWrite(t, writer, "/file", data[:gfs.BlockSize])
+	file, err := reader.Open(t.Context(), "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	got := make([]byte, len(data))
+	n, err := io.ReadFull(file, got[:gfs.BlockSize]) // the next segment is fetched now, and finds nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitReadAhead(t, file)
+	grow, err := writer.OpenFile(t.Context(), "/file", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer grow.Close()
+	if _, err := grow.WriteAt(data[gfs.BlockSize:], gfs.BlockSize); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = file.Read(got[n:]); n == 0 || err != nil {
+		t.Errorf("%d, %v behind the former end", n, err)
+	}
+}
+
+// waitReadAhead waits until everything is fetched that a reader's file fetches ahead.
+func waitReadAhead(t *testing.T, file *File) {
+	t.Helper()
+	for _, s := range file.ahead.segments {
+		select {
+		case <-s.done:
+		case <-t.Context().Done():
+			t.Fatal("not fetched")
+		}
+	}
+}
+
 func TestReadersGoToAnotherReplica(t *testing.T) {
 	data := pattern(2<<20, 5)
 	for name, fail := range map[string]func(s *peerServer){

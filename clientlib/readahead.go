@@ -47,7 +47,8 @@ func (r *readAhead) read(p *patience, buf []byte, offset int64) (int, error) {
 
 // head is the segment that holds offset, with at least one byte from there on.
 func (r *readAhead) head(p *patience, offset int64, want int) (*segment, error) {
-	if offset != r.offset || len(r.segments) == 0 {
+	fresh := offset != r.offset || len(r.segments) == 0
+	if fresh {
 		r.drop()
 		r.offset, r.next, r.depth = offset, offset, 1
 		r.size = min(max(firstAheadBytes, want), readPieceBytes)
@@ -68,10 +69,13 @@ func (r *readAhead) head(p *patience, offset int64, want int) (*segment, error) 
 	}
 	err := head.err
 	r.drop() // the next read asks anew: the file may have grown
-	if err == nil {
-		err = io.EOF
+	switch {
+	case err != nil && err != io.EOF:
+		return nil, err
+	case !fresh: // it ended there when that was fetched ahead
+		return r.head(p, offset, want)
 	}
-	return nil, err
+	return nil, io.EOF
 }
 
 // advance says that the reader took n bytes.

@@ -390,6 +390,9 @@ func (s *stream) repair(p *patience, trouble error) error {
 		if s.refusals == 1 {
 			return nil
 		}
+	case gfs.CodeOf(trouble) == gfs.CodeUnavailable: // it waits for a configuration, which may be another's by now
+		c.locations.drop(s.file.id, old.at)
+		s.retarget(nil)
 	}
 	return p.pause(trouble)
 }
