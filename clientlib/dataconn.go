@@ -18,15 +18,17 @@ import (
 
 // Times and bounds of a data connection.
 const (
-	// silenceLimit is how long a peer that owes an answer may be silent before it counts as stopped. With the
-	// reconfiguration that follows a stall stays within 2 s.
-	silenceLimit = 1500 * time.Millisecond
-	// pingAfter is the silence after which a peer that owes an answer is asked whether it is alive.
-	pingAfter = 500 * time.Millisecond
+	// silenceLimit is how long a peer that owes an answer may be silent, to pings too, before it counts as stopped. With
+	// the reconfiguration that follows a stall stays within 2 s.
+	silenceLimit = time.Second
+	// readSilenceLimit is the same where only reads wait: going to another replica disturbs nobody.
+	readSilenceLimit = 450 * time.Millisecond
+	// pingParts is which part of its limit a peer may be silent before it is asked whether it is alive.
+	pingParts = 3
 	// stuckLimit gives a connection up on which nothing moves although its server lives: longer than a server lets a
 	// mutation wait for a configuration.
 	stuckLimit = 15 * time.Second
-	// readSilence is how long a read waits while its connection brings no work at all.
+	// readSilence is how long a read waits while its connection brings no work at all, though its server lives.
 	readSilence = 2 * time.Second
 	// idleLimit closes connections that nobody uses.
 	idleLimit = time.Minute
@@ -62,6 +64,7 @@ type call struct {
 // call, one reads and tells the replies apart. Replies may overtake each other.
 type dataConn struct {
 	address  string
+	silence  time.Duration // limit
 	conn     net.Conn
 	slots    chan struct{} // one for each call in flight
 	wake     chan struct{}
@@ -80,9 +83,9 @@ type dataConn struct {
 	broken    chan struct{} // closed with failed set
 }
 
-func newDataConn(address string, conn net.Conn) *dataConn {
+func newDataConn(address string, l lane, conn net.Conn) *dataConn {
 	now := time.Now()
-	c := &dataConn{address: address, conn: conn, slots: make(chan struct{}, maxCalls), wake: make(chan struct{}, 1),
+	c := &dataConn{address: address, silence: l.silence(), conn: conn, slots: make(chan struct{}, maxCalls), wake: make(chan struct{}, 1),
 		calls: make(map[uint64]*call), broken: make(chan struct{}), idleSince: now}
 	c.lastByte.Store(now.UnixNano())
 	c.lastWork.Store(now.UnixNano())
@@ -220,11 +223,11 @@ func (c *dataConn) check(now time.Time) (ping bool) {
 	}
 	stuck := now.Sub(later(c.busySince, c.lastByte.Load()))
 	silent := min(stuck, now.Sub(later(c.busySince, c.lastSign.Load())))
-	ping = silent > pingAfter && !c.pinging
+	ping = silent > c.silence/pingParts && !c.pinging
 	c.pinging = c.pinging || ping
 	c.mu.Unlock()
 	switch {
-	case silent > silenceLimit:
+	case silent > c.silence:
 		c.fail(fmt.Errorf("%w for %v", errSilent, silent.Round(time.Millisecond)))
 	case stuck > stuckLimit:
 		c.fail(fmt.Errorf("no byte for %v on this connection, though its server lives", stuck.Round(time.Second)))

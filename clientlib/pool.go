@@ -14,7 +14,7 @@ const (
 	// suspicionTime is how long a chunkserver that failed is tried after all others.
 	suspicionTime = 5 * time.Second
 	// watchInterval is how often silence is looked for.
-	watchInterval = 100 * time.Millisecond
+	watchInterval = 50 * time.Millisecond
 	// firstRedial and maxRedial bound the pause after a failed dial, which doubles.
 	firstRedial = 20 * time.Millisecond
 	maxRedial   = 500 * time.Millisecond
@@ -30,6 +30,14 @@ const (
 	mutateLane
 	pingLane // for signs of life: a full connection is not read on, so a ping on it would wait
 )
+
+// silence is how long a peer that owes an answer on such a connection may be silent.
+func (l lane) silence() time.Duration {
+	if l == readLane {
+		return readSilenceLimit
+	}
+	return silenceLimit
+}
 
 type poolKey struct {
 	address string
@@ -124,7 +132,7 @@ func (p *pool) dial(key poolKey, entry *poolEntry) {
 		entry.redial = time.Now().Add(entry.pause)
 		return
 	}
-	conn := newDataConn(key.address, raw)
+	conn := newDataConn(key.address, key.lane, raw)
 	entry.conn, entry.err, entry.pause = conn, nil, 0
 	p.client.tasks.Go(conn.readLoop)
 	p.client.tasks.Go(conn.writeLoop)

@@ -1,6 +1,7 @@
 package clientlib
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -290,11 +291,12 @@ func (a *arrivalCheck) end() error {
 }
 
 // unreachable notes that a server could not be talked to; if it is a primary the master hears, since nobody else
-// may need that chunk's end.
+// may need that chunk's end. Silence must last: the first time, another replica may do.
 func (c *Client) unreachable(at location, server Server, why error) {
 	c.log.WithField("chunk", at.handle.String()).WithField("server", string(server.ID)).WithError(why).Warn("replica unreachable")
+	lasting := c.pool.suspected(server.Addr) || !errors.Is(why, errSilent)
 	c.pool.suspect(server.Addr)
-	if at.open && server.ID == at.primary {
+	if lasting && at.open && server.ID == at.primary {
 		c.report(at, server, pb.Report_UNREACHABLE, why)
 	}
 }
