@@ -79,8 +79,8 @@ func (c *Client) StatFS(ctx context.Context) (FSInfo, error) {
 	}, nil
 }
 
-// Locations says where the chunks are stored that hold length bytes from offset, in the file's order, the nearest
-// server first.
+// Locations asks the master where the chunks are stored that hold length bytes from offset, in the file's order, the
+// nearest server first.
 func (c *Client) Locations(ctx context.Context, name string, offset, length int64) ([]ChunkLocation, error) {
 	found, err := c.chunkLocations(c.patience(ctx), name, offset, length)
 	return found, pathError("locations", name, err)
@@ -104,12 +104,16 @@ func (c *Client) chunkLocations(p *patience, name string, offset, length int64) 
 	end := min(offset+min(length, gfs.MaxFileBytes), info.length)
 	var found []ChunkLocation
 	for start := offset / gfs.ChunkSize * gfs.ChunkSize; start < end; start += gfs.ChunkSize {
-		at, exists, err := c.locate(p, info.status.ID, uint32(start/gfs.ChunkSize))
+		find := c.locate
+		if len(found)%locateAhead == 0 { // the master is asked for these, not the cache
+			find = c.fetchLocations
+		}
+		at, exists, err := find(p, info.status.ID, uint32(start/gfs.ChunkSize))
 		if err != nil || !exists {
 			return found, err
 		}
 		found = append(found, ChunkLocation{Offset: start, Length: min(info.length-start, gfs.ChunkSize),
-			Handle: at.handle, Version: at.version, Servers: c.candidates(at, false)})
+			Handle: at.handle, Version: at.version, Open: at.open, Primary: at.primary, Servers: c.candidates(at, false)})
 		p.progress()
 	}
 	return found, nil

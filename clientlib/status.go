@@ -76,5 +76,7 @@ type ChunkLocation struct {
 	Length  int64 // of the chunk's data, in bytes
 	Handle  gfs.ChunkHandle
 	Version gfs.Version
-	Servers []Server
+	Open    bool         // for mutation: the chunk may grow at any moment
+	Primary gfs.ServerID // orders the mutations of an open chunk; empty while nobody does
+	Servers []Server     // that have a good replica and are up, in the order in which this client reads from them
 }
