@@ -209,11 +209,10 @@ func (c *chunk) complain(now time.Time) {
 	c.complained = now
 	c.complaints++
 	complaint := c.complaint
-	c.cs.report(complaint, func(error) {
+	c.cs.report(complaint, func(err error) {
 		c.send(func(c *chunk) {
 			if c.complaint == complaint {
-				c.freeze() // the chunk has gone on without this server
-				c.endOrder(c.notPrimary())
+				c.onComplaintFailed(err)
 			}
 		})
 	})
@@ -222,6 +221,21 @@ func (c *chunk) complain(now time.Time) {
 		c.endOrder(c.notPrimary())
 	}
 	c.wake(gfs.ReportInterval)
+}
+
+// onComplaintFailed hears that the master did not take a complaint.
+func (c *chunk) onComplaintFailed(err error) {
+	switch gfs.CodeOf(err) {
+	case gfs.CodeConflict, gfs.CodeStaleVersion, gfs.CodeNotExist: // the chunk has gone on without this server
+		c.freeze()
+		c.endOrder(c.notPrimary())
+	default:
+		// It cannot be reached from here, but may be from where the clients are, and may have made another the primary.
+		if c.order != nil {
+			c.replies = c.order.Expire(c.cs.now().Add(1), c.notPrimary(), c.replies)
+			c.answer()
+		}
+	}
 }
 
 func (c *chunk) onSuccessorLost(err error) {

@@ -48,6 +48,7 @@ type rig struct {
 	pages      chan *pb.InventoryPage
 	wantPages  atomic.Bool
 	silent     atomic.Bool  // the master answers no heartbeat
+	deaf       atomic.Bool  // the master answers no report
 	skipped    atomic.Int64 // time.Duration that the servers' clocks are ahead
 	logged     sync.Map     // handle to version, both as numbers
 }
@@ -106,6 +107,10 @@ func (r *rig) serveMaster() {
 	_, err := bus.Serve(r.conn, bus.ServiceConfig{Name: "cairn-master", Version: "1.0.0", Gate: actors.NewGate("requests", 4096)},
 		endpoint("report", r.subjects.Master(messages.OpReport), bus.Typed(func(q *bus.Request, m *pb.Report) {
 			push(r.reports, m)
+			if r.deaf.Load() {
+				q.Ignore()
+				return
+			}
 			if logged, ok := r.logged.Load(m.Handle); ok && logged != m.Version {
 				q.Fail(gfs.Errorf(gfs.CodeConflict, "the version is another"))
 				return
@@ -203,7 +208,7 @@ func (r *rig) order(i int, command string, order, reply proto.Message) error {
 		func(answer bus.Answer) bool {
 			proto.Reset(reply)
 			err := answer.Decode(reply)
-			if p, ok := reply.(*pb.PrepareReply); ok && err == nil && p.Busy {
+			if p, ok := reply.(interface{ GetBusy() bool }); ok && err == nil && p.GetBusy() {
 				return false
 			}
 			done <- err

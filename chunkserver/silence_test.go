@@ -153,6 +153,31 @@ func TestBusyMemberIsNotAccused(t *testing.T) {
 	must(t, answer)
 }
 
+// A primary that lacks a member and does not reach the master sends its clients there: they may reach it, and another
+// may be the primary by now.
+func TestClientsOfAPrimaryWithoutAMasterHearOfIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.deaf.Store(true)
+	silent := newMute(t, false)
+	first := r.create(3, 0)
+	version := r.nextVersion()
+	if _, err := r.prepare(0, 3, version, first); err != nil {
+		t.Fatal(err)
+	}
+	r.grantTo(3, version, []*pb.Server{r.member(0), silent.member()})
+	began := time.Now()
+	got := <-dial(t, r.servers[0].Addr()).append(3, version, 1, 1, []byte("anybody there?"))
+	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > gfs.MutationPatience/2 {
+		t.Fatalf("%+v after %v", got, took)
+	}
+	r.deaf.Store(false)
+	next := r.reconfigure(3, version, 0)
+	if got := must(t, dial(t, r.servers[0].Addr()).append(3, next, 1, 1, []byte("anybody there?"))); got.offset != 0 {
+		t.Fatalf("the retry got %+v", got)
+	}
+}
+
 func TestOrphanedServerSaysSo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)

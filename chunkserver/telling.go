@@ -23,9 +23,9 @@ const (
 	closeTries = 5
 )
 
-// report tells the master of a fault, once; whoever cares repeats it. It never waits; refused hears of an answer that
-// says that the version which the report is about is no longer the chunk's, and may be nil.
-func (cs *Chunkserver) report(r *pb.Report, refused func(error)) {
+// report tells the master of a fault, once; whoever cares repeats it. It never waits; failed hears that the report was
+// not taken, and may be nil.
+func (cs *Chunkserver) report(r *pb.Report, failed func(error)) {
 	cs.around.AskAsync(bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: tellTimeout},
 		func(answer bus.Answer) (done bool) {
 			err := answer.Decode(&pb.ReportReply{})
@@ -33,8 +33,8 @@ func (cs *Chunkserver) report(r *pb.Report, refused func(error)) {
 				return true
 			}
 			cs.log.WithError(err).WithField("chunk", gfs.ChunkHandle(r.Handle).String()).Debug("report not taken")
-			if code := gfs.CodeOf(err); refused != nil && (code == gfs.CodeConflict || code == gfs.CodeStaleVersion || code == gfs.CodeNotExist) {
-				refused(err)
+			if failed != nil {
+				failed(err)
 			}
 			return true
 		})

@@ -241,6 +241,13 @@ func TestAMemberThatThePrimaryCannotReachIsLeftOut(t *testing.T) {
 	if after.GetPrimary() != at.GetPrimary() || slices.Contains(servers(after), lost) || len(after.GetReplicas()) != 2 {
 		t.Fatalf("before %v, after %v", at, after)
 	}
+	// Whoever was left out and has not heard of it is told when it complains.
+	_, err := ask[pb.ReportReply](w, messages.OpReport, &pb.Report{
+		Handle: at.GetHandle(), Version: at.GetVersion(), Reporter: lost, Accused: string(p.id), Kind: pb.Report_UNREACHABLE,
+	})
+	if !errors.Is(err, gfs.ErrStaleVersion) {
+		t.Errorf("a complaint about a version of the past: %v", err)
+	}
 }
 
 func TestSilentPrimariesAreReplacedWithoutAClient(t *testing.T) {

@@ -270,6 +270,12 @@ func (c report) Do(s *namespaceShell) {
 		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "no file has chunk %s", handle))
 		return
 	}
+	// Versions only grow: whoever is still in this one has been left out of a later one, and would complain for ever.
+	about := gfs.Version(c.report.GetVersion())
+	if chunk, found := s.view().Chunk(handle); found && about != 0 && about < chunk.Version {
+		c.reply.Fail(gfs.Errorf(gfs.CodeStaleVersion, "chunk %s has version %s: the complaint is about %s", handle, chunk.Version, about))
+		return
+	}
 	s.tell(handle, leaseReport{c.report})
 	c.reply.Ok(&pb.ReportReply{})
 }
