@@ -35,6 +35,7 @@ func (c *chunk) beginClose() {
 		c.entry.primaryIn.Store(0)
 		k := &closing{since: c.cs.now(), below: c.pipe.down == nil}
 		c.closing = k
+		c.log.WithField("version", c.version.String()).Debug("closing")
 		c.workOn(k, func(replica *store.Replica) (*pb.ChainClose, error) {
 			digest, err := replica.Digest()
 			sum := digest.Sum()

@@ -64,6 +64,7 @@ func (c *chunk) onClone(order *pb.CloneOrder, reply actors.Reply[*pb.CloneReply]
 		}
 		c.endOrder(c.notPrimary())
 		c.dropPatch()
+		c.log.WithField("version", gfs.Version(order.Version).String()).Debug("copying")
 		c.whenDrained(func() {
 			var differing int
 			c.work(c.cs.copies, func(ctx context.Context) (err error) {

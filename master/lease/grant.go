@@ -2,8 +2,8 @@ package lease
 
 import (
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cairnfs/cairn/master/placement"
@@ -94,12 +94,21 @@ func (c *Chunk) granted(length int64, now time.Time) {
 			State: gfs.ReplicaMember, Marked: true,
 		})
 	}
-	detail := fmt.Sprintf("%d members", len(c.attempt.members))
+	detail := "members " + memberIDs(c.attempt.members)
 	if reasons := c.reasons(); reasons != "" {
 		detail += ", left out: " + reasons
 	}
 	c.event(messages.EventLeaseGranted, c.attempt.primary.ID, "%s", detail)
 	c.open(c.attempt.primary, c.attempt.members, now)
+}
+
+// memberIDs lists servers in the order of the chain.
+func memberIDs(members []placement.Server) string {
+	ids := make([]string, len(members))
+	for i, s := range members {
+		ids[i] = string(s.ID)
+	}
+	return strings.Join(ids, " ")
 }
 
 // unreachable reports whether an error says that the process did not act on the order at all.
