@@ -12,7 +12,7 @@ import (
 )
 
 // progress tells the master that an order is still at work; it may be called from any goroutine.
-type progress func(*pb.PrepareReply)
+type progress func()
 
 // onPrepare fences every version below the order's. It overtakes whatever waits for others: a grant, a chain that is
 // being opened, a close.
@@ -42,7 +42,7 @@ func (c *chunk) sayBusy(busy progress) (stop func()) {
 	var say actors.Func[*chunk]
 	say = func(c *chunk) {
 		if !over {
-			busy(&pb.PrepareReply{Busy: true})
+			busy()
 			timer = actors.After(c.entry.ref, gfs.PrepareBusyInterval, say)
 		}
 	}
@@ -159,10 +159,16 @@ func create(s *store.Store, handle gfs.ChunkHandle, version gfs.Version) (*store
 }
 
 // onGrant makes this server the primary of a configuration. The answer comes when every member is active and equal.
-func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]) {
+func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply], busy progress) {
 	version := gfs.Version(order.Version)
+	stop := c.sayBusy(busy)
+	fail := func(err error) {
+		stop()
+		reply.Fail(err)
+	}
 	c.queue(func() {
 		if c.version == version && c.role == primary {
+			stop()
 			c.grantAgain(reply)
 			c.finish()
 			return
@@ -175,7 +181,7 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 			err = gfs.Errorf(gfs.CodeNoReplica, "chunk %s: a %s cannot be primary", c.handle, replica.Status().State)
 		}
 		if err != nil {
-			reply.Fail(err)
+			fail(err)
 			c.finish()
 			return
 		}
@@ -183,6 +189,7 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 		c.whenDrained(func() {
 			configuration := configuration{version: version, members: order.Members, synced: order.Synced}
 			c.activate(configuration, replica, func(length int64, accused string, err error) {
+				stop()
 				switch {
 				case accused != "":
 					reply.Ok(&pb.GrantReply{Accused: accused})
@@ -191,7 +198,7 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 				}
 			})
 		})
-	}, reply.Fail)
+	}, fail)
 }
 
 // grantAgain answers an order that has been obeyed.

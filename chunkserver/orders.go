@@ -94,7 +94,7 @@ func (cs *Chunkserver) onCreate(r *bus.Request, order *pb.CreateOrder) {
 
 func (cs *Chunkserver) onPrepare(r *bus.Request, order *pb.PrepareOrder) {
 	cs.obey(r, order.Header, func() {
-		busy := func(status *pb.PrepareReply) { r.Progress(status) }
+		busy := func() { r.Progress(&pb.PrepareReply{Busy: true}) }
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onPrepare(order, bus.ReplyTo[*pb.PrepareReply](r), busy) }))
 	})
 }
@@ -105,7 +105,8 @@ func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
 		return
 	}
 	cs.obey(r, order.Header, func() {
-		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r)) }))
+		busy := func() { r.Progress(&pb.GrantReply{Busy: true}) }
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r), busy) }))
 	})
 }
 

@@ -46,7 +46,7 @@ const (
 	createPatience = 3 * time.Second
 	createPause    = 10 * time.Millisecond
 	// openTimeout is what the members have to open their chain, all of them, and memberTimeout what one has to answer
-	// a request: a member that is stopped meanwhile must be named before the master gives its primary up.
+	// a request, as long as they answer pings: a member must be named before the master gives its primary up.
 	openTimeout   = 6 * time.Second
 	memberTimeout = 6 * time.Second
 	// busyPatience is how long members without room are asked again.
@@ -156,6 +156,8 @@ func (cs *Chunkserver) openBelow(ctx context.Context, open *pb.ChainOpen) (Downs
 	n := len(open.Members)
 	ctx, cancel := cs.around.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
 	defer cancel()
+	ctx, release := cs.attended(ctx, open.Members[open.Position].Address)
+	defer release()
 	return cs.around.OpenChain(ctx, open)
 }
 
@@ -163,6 +165,8 @@ func (cs *Chunkserver) openBelow(ctx context.Context, open *pb.ChainOpen) (Downs
 func (cs *Chunkserver) callMember(ctx context.Context, member *pb.Server, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
 	ctx, cancel := cs.around.WithTimeout(ctx, memberTimeout)
 	defer cancel()
+	ctx, release := cs.attended(ctx, member.Address)
+	defer release()
 	return cs.around.Call(ctx, member.Address, op, request, reply, payload...)
 }
 

@@ -64,13 +64,16 @@ func (s *leaseShell) order(o lease.Order) {
 			var reply pb.GrantReply
 			err := answer.Decode(&reply)
 			if s.again(o, err) {
+				s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{Busy: true}})
 				return true
 			}
-			s.answered(o, err)
+			if !reply.GetBusy() {
+				s.answered(o, err)
+			}
 			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
-				Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
+				Busy: reply.GetBusy(), Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
 			}})
-			return true
+			return !reply.GetBusy()
 		})
 	case lease.Clone:
 		s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{

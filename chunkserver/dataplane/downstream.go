@@ -178,7 +178,8 @@ func (d *Downstream) Drop() {
 func (d *Downstream) Wait() { <-d.done }
 
 // Call sends one request to the data plane at address on a connection of its own and waits for its reply, until ctx
-// ends. The error is gfs.CodeUnavailable where there is no reply; what the reply says is the caller's to look at.
+// ends. The error is gfs.CodeUnavailable where there is no reply; what the reply says is the caller's to look at. A nil
+// reply has no message.
 func Call(ctx context.Context, address string, op wire.Op, request, reply proto.Message, payload ...[]byte) error {
 	data, err := call(ctx, address, op, request, reply, nil, payload...)
 	data.Release()
@@ -210,7 +211,7 @@ func call(ctx context.Context, address string, op wire.Op, request, reply proto.
 	if err == nil && (h.Op != op || !h.IsReply() || h.PayloadBytes != 0 && pool == nil) {
 		err = errors.New("answered with another frame")
 	}
-	if err == nil {
+	if err == nil && reply != nil {
 		err = in.decode(reply)
 	}
 	if err != nil {

@@ -176,7 +176,7 @@ func (c *cluster) request(ctx context.Context, from *server, pool *dataplane.Poo
 		return failed("connection refused")
 	}
 	defer s.hangUp(0)
-	job, over := n.world.running, false
+	job, over, heard := n.world.running, false, false
 	var data []byte
 	var answer proto.Message
 	s.ends[0].lost = func(error) {
@@ -185,7 +185,7 @@ func (c *cluster) request(ctx context.Context, from *server, pool *dataplane.Poo
 	}
 	answered := func(m proto.Message, d []byte) {
 		s.send(0, func() {
-			answer, data, over = m, d, true
+			answer, data, over, heard = m, d, true, true
 			job.wake(0)
 		})
 	}
@@ -198,10 +198,12 @@ func (c *cluster) request(ctx context.Context, from *server, pool *dataplane.Poo
 	for !over && ctx.Err() == nil {
 		job.park(ctx)
 	}
-	if answer == nil {
+	if !heard {
 		return failed("no answer")
 	}
-	proto.Merge(reply, answer)
+	if reply != nil {
+		proto.Merge(reply, answer)
+	}
 	if len(data) == 0 {
 		return nil, nil
 	}
@@ -213,6 +215,8 @@ func (c *cluster) request(ctx context.Context, from *server, pool *dataplane.Poo
 // serve takes a request of another server, as a connection does.
 func (s *server) serve(request proto.Message, payload []byte, answered func(proto.Message, []byte)) {
 	switch r := request.(type) {
+	case nil: // a ping
+		answered(nil, nil)
 	case *pb.Digest:
 		s.server.Handler().Digest(r, func(reply *pb.DigestReply, data *dataplane.Buffer) {
 			var copied []byte

@@ -57,6 +57,7 @@ type attempt struct {
 	primary Member             // from Logging on
 	members []placement.Server // from Logging on; chain order
 	joined  gfs.ServerID       // the joiner among members, empty if there is none
+	granted time.Time          // while Granting: the primary's last sign of life
 }
 
 // told is one replica that was asked to prepare.

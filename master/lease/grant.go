@@ -45,7 +45,7 @@ func (c *Chunk) configured(err error, now time.Time) {
 	c.logged.Version, c.logged.Members, c.logged.Open = a.version, len(a.members), true
 	c.counted = memberOf{a.version, a.joined}
 	c.phase = Granting
-	c.deadline = now.Add(GrantTimeout)
+	c.deadline, a.granted = now.Add(GrantTimeout), now
 	c.out.Orders = append(c.out.Orders, Order{Kind: Grant, To: a.primary, Version: a.version, Members: a.members})
 }
 
@@ -60,6 +60,7 @@ func (c *Chunk) refused(err error) {
 
 // GrantAnswer is what a primary says to its Grant when it has brought its members in, or failed to.
 type GrantAnswer struct {
+	Busy    bool // alive and still at it: the other fields mean nothing
 	Length  int64
 	Accused gfs.ServerID // the member that could not be brought in, empty if none
 	Err     error        // the primary refused, failed or could not be reached
@@ -71,6 +72,8 @@ func (c *Chunk) GrantAnswered(server gfs.ServerID, version gfs.Version, answer G
 		return
 	}
 	switch {
+	case answer.Busy:
+		c.attempt.granted = now
 	case errors.Is(answer.Err, gfs.ErrStaleEpoch):
 		c.deposed()
 	case answer.Accused != "":

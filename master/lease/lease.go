@@ -26,7 +26,9 @@ const (
 	// primary would close it.
 	ReserveTimeout = gfs.CloseAfterIdle / 2
 	// GrantTimeout is what a primary has to bring every member to its own state: up to a chunk's bytes for each.
+	// GrantSilence is how long it may say nothing of it meanwhile.
 	GrantTimeout = 10 * time.Second
+	GrantSilence = gfs.PrepareSilence
 	// ComplaintPause is how long after a client's complaint about a primary that did answer the master no other
 	// client's complaint moves the primary again.
 	ComplaintPause = 5 * time.Second
@@ -250,7 +252,12 @@ func (c *Chunk) wake() time.Time {
 
 func (c *Chunk) phaseWake() time.Time {
 	switch c.phase {
-	case Creating, Reserved, Waiting, Granting:
+	case Creating, Reserved, Waiting:
+		return c.deadline
+	case Granting:
+		if silent := c.attempt.granted.Add(GrantSilence); silent.Before(c.deadline) {
+			return silent
+		}
 		return c.deadline
 	case Preparing:
 		return c.attempt.deadline(&c.episode)
@@ -277,7 +284,11 @@ func (c *Chunk) Tick(now time.Time) {
 	case Preparing:
 		c.leaveOutSilent(now)
 	case Granting:
-		c.leaveOut(c.attempt.primary.process(), "did not finish its grant in "+GrantTimeout.String())
+		why := "is silent"
+		if !now.Before(c.deadline) {
+			why = "did not finish its grant in " + GrantTimeout.String()
+		}
+		c.leaveOut(c.attempt.primary.process(), why)
 		c.retry()
 	case Open:
 		c.begin(now)

@@ -140,7 +140,7 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		s.c.Recorded(failure(options), s.now)
 	case "granted":
 		s.c.GrantAnswered(gfs.ServerID(words[0]), version(words[1]), GrantAnswer{
-			Accused: gfs.ServerID(options["accused"]), Length: int64(number10(options["length"])), Err: failure(options),
+			Busy: options["busy"] == "true", Accused: gfs.ServerID(options["accused"]), Length: int64(number10(options["length"])), Err: failure(options),
 		}, s.now)
 	case "lease":
 		var members []placement.Server

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 0a977077aa508fbd77f46ab15cede032226cde4bc05ce0371805d4149df152ee
+// sha256: e13689bca2cf7f3b317db5f1c1b0cf9d000bcf097de482a2cb379b9a8e741f5e
 
 package pb
 
@@ -1126,6 +1126,7 @@ type GrantReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Length        int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
 	Accused       string                 `protobuf:"bytes,2,opt,name=accused,proto3" json:"accused,omitempty"` // a member that could not be brought in: the next attempt leaves it out
+	Busy          bool                   `protobuf:"varint,3,opt,name=busy,proto3" json:"busy,omitempty"`      // still at it: the answer comes later
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,6 +1173,13 @@ func (x *GrantReply) GetAccused() string {
 		return x.Accused
 	}
 	return ""
+}
+
+func (x *GrantReply) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
 }
 
 // CloneOrder makes a replica that is stale or missing a learner and brings it close to a member's state. It counts for
@@ -1621,11 +1629,12 @@ const file_chunk_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12*\n" +
 	"\amembers\x18\x04 \x03(\v2\x10.cairn.v1.ServerR\amembers\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x03R\aleaseMs\x12\x16\n" +
-	"\x06synced\x18\x06 \x01(\bR\x06synced\">\n" +
+	"\x06synced\x18\x06 \x01(\bR\x06synced\"R\n" +
 	"\n" +
 	"GrantReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x18\n" +
-	"\aaccused\x18\x02 \x01(\tR\aaccused\"\xb1\x01\n" +
+	"\aaccused\x18\x02 \x01(\tR\aaccused\x12\x12\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy\"\xb1\x01\n" +
 	"\n" +
 	"CloneOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
