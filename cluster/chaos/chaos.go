@@ -5,24 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/cluster"
+	"github.com/cairnfs/cairn/cluster/faults"
 	"github.com/cairnfs/cairn/cluster/processes"
-)
-
-// Fault is what can be done to a process.
-type Fault string
-
-// The faults.
-const (
-	Kill Fault = "kill -9" // then started again after a pause
-	Stop Fault = "SIGSTOP" // then SIGCONT after a pause
+	"github.com/cairnfs/cairn/messages/gfs"
 )
 
 // Config says what to run.
@@ -32,133 +24,211 @@ type Config struct {
 	Seed         uint64
 	Duration     time.Duration // of the load
 	Chunkservers int
-	Producers    int
-	Readers      int
-	RecordBytes  int      // least length of a record's payload
-	Targets      []string // names of processes that may be struck; nil: the chunkservers
-	Faults       []Fault  // nil: Kill alone
-	Log          io.Writer
-	Say          func(format string, args ...any) // progress, for people
+	Producers    int // of records, from 3; a stream and a file of blocks are written besides
+	Faults       []Fault
+	Slow         time.Duration // what takes longer is told one by one
+	Log          io.Writer     // takes what the processes log, each line behind its second of the run
+	Say          func(format string, args ...any)
 }
 
 // Report is what was seen.
 type Report struct {
-	Acknowledged int
-	Found        int
-	Faults       map[string]int // "kill -9 cs2" → how often
-	LongestStall time.Duration  // of one append
-	Chunks       int            // compared on all their replicas
-	Healing      time.Duration  // from the end of the load until no replica was missing
+	Acknowledged int // records and entries
+	Strikes      int
+	Worst        time.Duration // the longest of all operations
+	Chunks       int           // compared on all their replicas
+	Healing      time.Duration // from the end of the load until no replica was missing and every chunk was closed
 }
+
+// The files of a run.
+const (
+	recordsPath = "/records" // framed records
+	rawPath     = "/raw"     // bare entries, whose duplicates no reader would hide
+	streamPath  = "/stream"  // written from beginning to end
+	blocksPath  = "/blocks"  // overwritten in place
+	pausesPath  = "/pauses"  // closed after each append, or nearly
+)
+
+var paths = []string{recordsPath, rawPath, streamPath, blocksPath, pausesPath} //nolint:gochecknoglobals // a constant
 
 // run is one run.
 type run struct {
 	Config
-	parts  *processes.Cluster
-	random *rand.Rand
-	stop   atomic.Bool
-	report Report
+	parts   *processes.Cluster
+	proxies map[string]shield
+	nats    string // host and port of NATS, for the proxies before it
+	watch   *watch
+	ops     *operations
+	stop    atomic.Bool
+	report  Report
 
-	mu           sync.Mutex
-	acknowledged map[string]int64 // payload → offset
-	longest      time.Duration
+	mu      sync.Mutex
+	records map[string]ack // payload → where and when it was acknowledged
+	entries map[entryID]int64
+	recent  []sample // of entries, for those who read at random
+	stream  atomic.Int64
+	blocks  []uint64 // by block: the salt of its content
+}
+
+// shield is the two proxies of a chunkserver.
+type shield struct{ data, bus *faults.Proxy }
+
+func (s shield) set(f Fault) {
+	data, bus := f.cuts()
+	s.data.Set(data)
+	s.bus.Set(bus)
+}
+
+type ack struct {
+	offset int64
+	at     time.Time
+}
+
+type sample struct {
+	id     entryID
+	offset int64
+	length int
 }
 
 // Run runs load and faults, then checks. An error means that a promise was broken or that the run could not be made.
-func Run(ctx context.Context, cfg Config) (Report, error) {
-	r := &run{Config: cfg, random: rand.New(rand.NewPCG(cfg.Seed, cfg.Seed)), acknowledged: map[string]int64{}, report: Report{Faults: map[string]int{}}}
-	var err error
-	r.parts, err = processes.StartCluster(ctx, processes.Config{Binary: cfg.Binary, Dir: cfg.Dir, Chunkservers: cfg.Chunkservers, Racks: 2, Log: cfg.Log})
-	if err != nil {
+func Run(ctx context.Context, cfg Config) (report Report, err error) {
+	r := &run{
+		Config: cfg, proxies: map[string]shield{}, watch: newWatch(cfg.Log), ops: newOperations(cfg.Slow),
+		records: map[string]ack{}, entries: map[entryID]int64{},
+	}
+	strikes := plan(cfg.Seed, cfg.Duration, cfg.Faults)
+	cfg.Say("seed %d: %d faults", cfg.Seed, len(strikes))
+	for _, s := range strikes {
+		cfg.Say("%s", s)
+	}
+	defer func() {
+		for _, s := range r.proxies {
+			err = errors.Join(err, s.data.Close(), s.bus.Close())
+		}
+	}()
+	if err := r.start(ctx); err != nil {
 		return Report{}, err
 	}
-	err = r.load(ctx)
+	err = r.load(ctx, strikes)
+	cfg.Say("%s", r.ops.longestStalls())
+	cfg.Say("%s", r.ops.table())
 	if err == nil {
 		err = r.check(ctx)
 	}
+	r.report.Worst = r.ops.worst()
 	return r.report, errors.Join(err, r.parts.Close())
 }
 
-const path = "/chaos"
+// start starts the cluster, each chunkserver behind two proxies.
+func (r *run) start(ctx context.Context) (err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	r.nats = listener.Addr().String()
+	if err := listener.Close(); err != nil { // free again for NATS
+		return err
+	}
+	r.parts, err = processes.StartCluster(ctx, processes.Config{
+		Binary: r.Binary, Dir: r.Dir, Chunkservers: r.Chunkservers, Racks: 2, Log: r.watch, NATS: r.nats, Chunkserver: r.shield,
+	})
+	return err
+}
 
-// load runs producers, readers and faults together until the time is up.
-func (r *run) load(ctx context.Context) error {
+// shield makes the proxies of a chunkserver and returns the arguments that have it use them.
+func (r *run) shield(name string) ([]string, error) {
+	// On an address of its own, whose ports no connection from 127.0.0.1 takes while the chunkserver is down.
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		return nil, err
+	}
+	listen := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return nil, err
+	}
+	var s shield
+	if s.data, err = faults.NewProxy(listen); err != nil {
+		return nil, err
+	}
+	if s.bus, err = faults.NewProxy(r.nats); err != nil {
+		return nil, errors.Join(err, s.data.Close())
+	}
+	r.proxies[name] = s
+	return []string{"--nats", "nats://" + s.bus.Addr(), "--listen", listen, "--advertise", s.data.Addr()}, nil
+}
+
+// load runs producers, readers and faults together until the plan is carried out.
+func (r *run) load(ctx context.Context, strikes []Strike) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	client, err := clientlib.Connect(ctx, r.parts.URL())
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }()
+	defer func() { err = errors.Join(err, client.Close()) }()
 	if err := cluster.WaitChunkservers(ctx, client, r.Chunkservers); err != nil {
 		return err
 	}
-	f, err := client.Create(ctx, path)
-	if err != nil {
-		return err
+	for _, path := range paths {
+		f, err := client.Create(ctx, path)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
 	}
-	if err := f.Close(); err != nil {
-		return err
+	tasks := []func(context.Context, *clientlib.Client) error{
+		r.writeStream, r.writeBlocks, r.appendWithPauses, r.followRecords, r.readAtRandom, r.readInOrder,
 	}
-	failed := make([]error, r.Producers+r.Readers+1)
-	var wg sync.WaitGroup
 	for i := range r.Producers {
-		wg.Go(func() { failed[i] = r.produce(ctx, i) })
+		produce := []func(context.Context, *clientlib.Client, uint32) error{r.appendRecords, r.appendEntries, r.appendEntries, r.appendAhead}[i%4]
+		tasks = append(tasks, func(ctx context.Context, c *clientlib.Client) error { return produce(ctx, c, uint32(i)) })
 	}
-	for i := range r.Readers {
-		wg.Go(func() { failed[r.Producers+i] = r.follow(ctx) })
+	failed := make([]error, len(tasks)+1)
+	var wg sync.WaitGroup
+	for i, task := range tasks {
+		wg.Go(func() {
+			failed[i] = r.withClient(ctx, task)
+			if failed[i] != nil {
+				r.Say("after %s: %v", time.Since(r.ops.begin).Round(time.Millisecond), failed[i])
+				r.stop.Store(true)
+			}
+		})
 	}
-	failed[r.Producers+r.Readers] = r.strike(ctx)
+	failed[len(tasks)] = r.strikeAll(ctx, client, strikes)
 	r.stop.Store(true)
 	wg.Wait()
-	r.report.Acknowledged, r.report.LongestStall = len(r.acknowledged), r.longest
+	r.report.Acknowledged = len(r.records) + len(r.entries)
 	return errors.Join(failed...)
 }
 
-// strike does one fault after the other until the time is up, and leaves every process running.
-func (r *run) strike(ctx context.Context) error {
-	targets, faults := r.Targets, r.Faults
-	if targets == nil {
-		for i := range r.Chunkservers {
-			targets = append(targets, fmt.Sprintf("cs%d", i+1))
-		}
-	}
-	if faults == nil {
-		faults = []Fault{Kill}
-	}
-	end := time.Now().Add(r.Duration)
-	for time.Now().Before(end) {
-		target, fault := targets[r.random.IntN(len(targets))], faults[r.random.IntN(len(faults))]
-		if err := r.pause(ctx, 500, 1500); err != nil {
-			return err
-		}
-		r.Say("%s %s", fault, target)
-		r.report.Faults[string(fault)+" "+target]++
-		if err := r.do(ctx, target, fault); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *run) do(ctx context.Context, target string, fault Fault) error {
-	if fault == Stop {
-		p := r.parts.Process(target)
-		if err := p.Signal(syscall.SIGSTOP); err != nil {
-			return err
-		}
-		return errors.Join(r.pause(ctx, 1000, 4000), p.Signal(syscall.SIGCONT))
-	}
-	if err := r.parts.Kill(target); err != nil {
+// withClient runs a task that has a client of its own, as a process would.
+func (r *run) withClient(ctx context.Context, task func(context.Context, *clientlib.Client) error) (err error) {
+	client, err := clientlib.Connect(ctx, r.parts.URL())
+	if err != nil {
 		return err
 	}
-	return errors.Join(r.pause(ctx, 200, 2000), r.parts.Start(ctx, target))
+	defer func() { err = errors.Join(err, client.Close()) }()
+	return task(ctx, client)
 }
 
-// pause waits between least and most milliseconds, as the seed says.
-func (r *run) pause(ctx context.Context, least, most int) error {
+// rest waits, or ends with ctx.
+func rest(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-time.After(time.Duration(least+r.random.IntN(most-least)) * time.Millisecond):
+	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// indexOf is the chunk that an offset lies in.
+func indexOf(offset int64) int64 { return offset / gfs.ChunkSize }
+
+// unexpected says that a reader met something that was never written.
+func unexpected(reader, path string, offset int64, why error) error {
+	return fmt.Errorf("%s: %s at offset %d: %w", reader, path, offset, why)
 }

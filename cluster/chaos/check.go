@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"os"
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/clientlib/record"
@@ -17,22 +18,29 @@ import (
 )
 
 // check reads everything back through the library, then stops the cluster and compares the replicas on disk.
-func (r *run) check(ctx context.Context) error {
+func (r *run) check(ctx context.Context) (err error) {
 	client, err := clientlib.Connect(ctx, r.parts.URL())
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }()
-	if err := r.checkRecords(ctx, client); err != nil {
+	defer func() { err = errors.Join(err, client.Close()) }()
+	for _, check := range []func(context.Context, *clientlib.Client) error{r.checkRecords, r.checkEntries, r.checkStream, r.checkBlocks} {
+		if err := check(ctx, client); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	if err := r.waitWhole(ctx, client, true); err != nil {
 		return err
 	}
-	info, err := client.Stat(ctx, path)
-	if err != nil {
-		return err
-	}
-	locations, err := r.waitWhole(ctx, client, info.Size())
-	if err != nil {
-		return err
+	r.report.Healing = time.Since(began)
+	var chunks []clientlib.ChunkLocation
+	for _, path := range paths {
+		found, err := client.Locations(ctx, path, 0, gfs.MaxFileBytes)
+		if err != nil {
+			return err
+		}
+		chunks = append(chunks, found...)
 	}
 	for _, name := range r.parts.Names() {
 		if strings.HasPrefix(name, "cs") {
@@ -41,9 +49,8 @@ func (r *run) check(ctx context.Context) error {
 			}
 		}
 	}
-	for i, l := range locations {
-		length := min(info.Size()-int64(i)*gfs.ChunkSize, gfs.ChunkSize)
-		if err := r.compare(l, length); err != nil {
+	for _, l := range chunks {
+		if err := r.compare(l); err != nil {
 			return err
 		}
 		r.report.Chunks++
@@ -51,79 +58,158 @@ func (r *run) check(ctx context.Context) error {
 	return nil
 }
 
-// wholeTimeout is how long the replicas that were lost have to be replaced.
-const wholeTimeout = time.Minute
-
-// waitWhole waits until every chunk of the file has all its good replicas again.
-func (r *run) waitWhole(ctx context.Context, client *clientlib.Client, size int64) ([]clientlib.ChunkLocation, error) {
-	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
-	defer cancel()
-	began := time.Now()
-	for {
-		locations, err := client.Locations(ctx, path, 0, size)
-		missing := 0
-		for _, l := range locations {
-			missing += max(0, gfs.DefaultReplicas-len(l.Servers))
-		}
-		if err == nil && missing == 0 {
-			r.report.Healing = time.Since(began)
-			return locations, nil
-		}
-		if pauseErr := r.pause(ctx, 50, 100); pauseErr != nil {
-			return nil, fmt.Errorf("%d replicas are still missing: %w", missing, errors.Join(err, pauseErr))
-		}
-	}
-}
-
-func (r *run) checkRecords(ctx context.Context, client *clientlib.Client) (err error) {
+// reading opens a file and closes it behind read.
+func reading(ctx context.Context, client *clientlib.Client, path string, read func(f *clientlib.File) error) (err error) {
 	f, err := client.Open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	found := map[string]int{}
-	for rec, err := range record.NewReader(f).Records(ctx) {
-		if err != nil {
-			return fmt.Errorf("read back: %w", err)
-		}
-		payload := string(rec.Payload)
-		found[payload]++
-		if offset, ok := r.acknowledged[payload]; ok && offset != rec.Offset {
-			return fmt.Errorf("record %.40q was acknowledged at offset %d and is at %d", payload, offset, rec.Offset)
-		}
-	}
-	r.report.Found = len(found)
-	var failed []error
-	for payload := range r.acknowledged {
-		if found[payload] != 1 {
-			failed = append(failed, fmt.Errorf("record %.40q was acknowledged once and is there %d times", payload, found[payload]))
-		}
-		if len(failed) == 10 {
-			break
-		}
-	}
-	return errors.Join(failed...)
+	return read(f.WithContext(ctx))
 }
 
-// compare compares the first length bytes of a chunk on all the servers that hold it.
-func (r *run) compare(l clientlib.ChunkLocation, length int64) error {
+// checkRecords wants each acknowledged record where it was acknowledged. What stands there twice, the record package
+// does not show; checkEntries does.
+func (r *run) checkRecords(ctx context.Context, client *clientlib.Client) error {
+	return reading(ctx, client, recordsPath, func(f *clientlib.File) error {
+		found := map[string]bool{}
+		for rec, err := range record.NewReader(f).Records(ctx) {
+			if err != nil {
+				return fmt.Errorf("read back: %w", err)
+			}
+			payload := string(rec.Payload)
+			found[payload] = true
+			if at, ok := r.records[payload]; ok && at.offset != rec.Offset {
+				return fmt.Errorf("record %.40q was acknowledged at offset %d and is at %d", payload, at.offset, rec.Offset)
+			}
+		}
+		for payload, at := range r.records {
+			if !found[payload] {
+				return fmt.Errorf("record %.40q was acknowledged at offset %d and is lost", payload, at.offset)
+			}
+		}
+		return nil
+	})
+}
+
+// checkEntries goes through all bytes of the bare entries: each entry once, and between them nothing but the padding at
+// the end of a chunk.
+func (r *run) checkEntries(ctx context.Context, client *clientlib.Client) error {
+	found := map[entryID]int64{}
+	chunk := make([]byte, gfs.ChunkSize)
+	err := reading(ctx, client, rawPath, func(f *clientlib.File) error {
+		for base := int64(0); ; base += gfs.ChunkSize {
+			n, err := f.ReadAt(chunk, base)
+			if err != nil && err != io.EOF {
+				return fmt.Errorf("read back: %w", err)
+			}
+			if err := scanEntries(chunk[:n], base, found); err != nil {
+				return err
+			}
+			if err == io.EOF {
+				return nil
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for id, offset := range r.entries {
+		if at, ok := found[id]; !ok || at != offset {
+			return fmt.Errorf("entry %s was acknowledged at offset %d; found: %t, at %d", id, offset, ok, at)
+		}
+	}
+	return nil
+}
+
+// scanEntries adds the entries of a chunk to found.
+func scanEntries(data []byte, base int64, found map[entryID]int64) error {
+	for at := 0; at < len(data); {
+		id, length, err := decodeEntry(data[at:])
+		if err != nil {
+			for i, b := range data[at:] {
+				if b != 0 {
+					return fmt.Errorf("%s: at offset %d is neither an entry nor padding (byte %d on is %#x): %w", rawPath, base+int64(at), i, b, err)
+				}
+			}
+			if len(data) < gfs.ChunkSize {
+				return fmt.Errorf("%s: padding from offset %d in a chunk that is not full: %w", rawPath, base+int64(at), err)
+			}
+			return nil
+		}
+		offset := base + int64(at)
+		if before, twice := found[id]; twice {
+			return fmt.Errorf("%s: entry %s is at offset %d and at %d", rawPath, id, before, offset)
+		}
+		found[id] = offset
+		at += length
+	}
+	return nil
+}
+
+func (r *run) checkStream(ctx context.Context, client *clientlib.Client) error {
+	return reading(ctx, client, streamPath, func(f *clientlib.File) error {
+		data := make([]byte, 1<<20)
+		offset := int64(0)
+		for {
+			n, err := io.ReadFull(f, data)
+			if wrong := checkPattern(data[:n], offset, 0); wrong != nil {
+				return unexpected("read back", streamPath, offset, wrong)
+			}
+			offset += int64(n)
+			if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if want := r.stream.Load(); offset < want {
+			return fmt.Errorf("%s has %d bytes, %d were acknowledged", streamPath, offset, want)
+		}
+		return nil
+	})
+}
+
+func (r *run) checkBlocks(ctx context.Context, client *clientlib.Client) error {
+	return reading(ctx, client, blocksPath, func(f *clientlib.File) error {
+		data := make([]byte, blockBytes)
+		for i, salt := range r.blocks {
+			if salt == 0 { // a short run
+				continue
+			}
+			offset := int64(i) * blockBytes
+			if _, err := f.ReadAt(data, offset); err != nil {
+				return err
+			}
+			if err := checkPattern(data, offset, salt); err != nil {
+				return unexpected("read back", blocksPath, offset, err)
+			}
+		}
+		return nil
+	})
+}
+
+// compare compares the data of a chunk on all the servers that hold it.
+func (r *run) compare(l clientlib.ChunkLocation) error {
 	var first []byte
 	for i, s := range l.Servers {
 		name := r.parts.Server(string(s.ID))
 		handle := l.Handle.String()
-		sum, err := hashFile(filepath.Join(r.Dir, name, "chunks", handle[len(handle)-2:], handle), length)
+		sum, err := hashFile(filepath.Join(r.Dir, name, "chunks", handle[len(handle)-2:], handle), l.Length)
 		if err != nil {
 			return fmt.Errorf("chunk %s on %s: %w", handle, name, err)
 		}
 		if i == 0 {
 			first = sum
 		} else if string(sum) != string(first) {
-			return fmt.Errorf("chunk %s: the first %d bytes differ between %s and %s", handle, length, r.parts.Server(string(l.Servers[0].ID)), name)
+			return fmt.Errorf("chunk %s: the first %d bytes differ between %s and %s", handle, l.Length, r.parts.Server(string(l.Servers[0].ID)), name)
 		}
 	}
 	return nil
 }
 
+// hashFile hashes the first length bytes of a file, and wants it to have nothing but zeros behind.
 func hashFile(name string, length int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -1,6 +1,7 @@
 package processes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ type Config struct {
 	Chunkservers int       // from 1
 	Racks        int       // the chunkservers are spread over so many racks in turn
 	Log          io.Writer // takes every process's stderr; nil discards
+	NATS         string    // HOST:PORT that NATS listens on; empty: a free port
+
+	// Chunkserver, unless nil, gives the chunkserver called name arguments on top of the usual ones, which it may repeat.
+	Chunkserver func(name string) (args []string, err error)
 }
 
 // Cluster is a local cluster of separate processes: "nats", "m1", …, "cs1", "cs2", …. Its methods are safe for
@@ -57,7 +62,7 @@ func StartCluster(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) error {
-	c.add("nats", "nats", "--listen", "127.0.0.1:0")
+	c.add("nats", "nats", "--listen", cmp.Or(c.config.NATS, "127.0.0.1:0"))
 	if err := c.Start(ctx, "nats"); err != nil {
 		return err
 	}
@@ -74,8 +79,16 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	for i := range c.config.Chunkservers {
 		name := fmt.Sprintf("cs%d", i+1)
-		c.add(name, "chunkserver", "--nats", c.url, "--data", filepath.Join(c.config.Dir, name), "--listen", "127.0.0.1:0", "--http", "",
-			"--rack", fmt.Sprintf("rack%d", i%max(c.config.Racks, 1)+1))
+		args := []string{"chunkserver", "--nats", c.url, "--data", filepath.Join(c.config.Dir, name), "--listen", "127.0.0.1:0", "--http", "",
+			"--rack", fmt.Sprintf("rack%d", i%max(c.config.Racks, 1)+1)}
+		if c.config.Chunkserver != nil {
+			more, err := c.config.Chunkserver(name)
+			if err != nil {
+				return err
+			}
+			args = append(args, more...)
+		}
+		c.add(name, args...)
 	}
 	for _, name := range c.Names()[1:] {
 		if err := c.Start(ctx, name); err != nil {
