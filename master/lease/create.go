@@ -107,13 +107,13 @@ func (c *Chunk) createFailed(dead process) {
 
 // abandon gives the handle up; failed is empty where nobody is to blame.
 func (c *Chunk) abandon(failed []gfs.ServerID, err error) {
-	code := gfs.CodeUnavailable
+	code, why := gfs.CodeUnavailable, err.Error()
 	if errors.Is(err, gfs.ErrNoSpace) {
-		code = gfs.CodeNoSpace
+		code, why = gfs.CodeNoSpace, gfs.DetailOf(err)
 	}
-	wrapped := gfs.Errorf(code, "chunk %s was not made: %v", c.cfg.Handle, err)
+	wrapped := gfs.Errorf(code, "chunk %s was not made: %s", c.cfg.Handle, why)
 	if len(failed) > 0 {
-		wrapped = gfs.Errorf(code, "chunkserver %s could not make chunk %s: %v", failed[0], c.cfg.Handle, err)
+		wrapped = gfs.Errorf(code, "chunkserver %s could not make chunk %s: %s", failed[0], c.cfg.Handle, why)
 	}
 	for _, waiter := range c.waiters {
 		c.answer(Answer{Waiter: waiter, Err: wrapped, Failed: failed})

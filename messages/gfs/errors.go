@@ -216,6 +216,16 @@ func CodeOf(err error) Code {
 	return CodeInternal
 }
 
+// DetailOf is what err says beside the text of its code's sentinel: for an error of the same code that goes on with it,
+// so that the sentinel's text does not stand there twice.
+func DetailOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Detail != "" {
+		return e.Detail
+	}
+	return err.Error()
+}
+
 // FromCode remakes the error that a peer sent; nil for CodeNone.
 func FromCode(code Code, detail string) error {
 	if code == CodeNone {

@@ -101,3 +101,13 @@ func TestChunkHandleText(t *testing.T) {
 		}
 	}
 }
+
+func TestADetailGoesOnWithoutItsSentinel(t *testing.T) {
+	cause := fmt.Errorf("reserve: %w", Errorf(CodeNoSpace, "disk 3 is full"))
+	if err := Errorf(CodeNoSpace, "chunk 5: %s", DetailOf(cause)); err.Error() != "no space left: chunk 5: disk 3 is full" {
+		t.Errorf("%v", err)
+	}
+	if got := DetailOf(ErrBusy); got != ErrBusy.Error() {
+		t.Errorf("without a detail: %q", got)
+	}
+}
