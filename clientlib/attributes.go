@@ -112,7 +112,16 @@ func (c *Client) chunkLocations(p *patience, name string, offset, length int64) 
 		if err != nil || !exists {
 			return found, err
 		}
-		found = append(found, ChunkLocation{Offset: start, Length: min(info.length-start, gfs.ChunkSize),
+		held := info.length - start
+		if held > gfs.ChunkSize { // full, but for one that a hole ends
+			held = at.length
+			if at.open || held < gfs.ChunkSize {
+				if held, err = c.chunkLength(p, info.status.ID, at.index); err != nil {
+					return found, err
+				}
+			}
+		}
+		found = append(found, ChunkLocation{Offset: start, Length: held,
 			Handle: at.handle, Version: at.version, Open: at.open, Primary: at.primary, Servers: c.candidates(at, false)})
 		p.progress()
 	}

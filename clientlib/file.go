@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -49,7 +50,8 @@ func (f *File) WithContext(ctx context.Context) *File { return &File{openFile: f
 // patience begins a call without a context of its own.
 func (f *File) patience() *patience { return f.client.patience(f.ctx) }
 
-// Stat is the file's status, wherever it was renamed to, with its true length. It waits for queued writes.
+// Stat is the file's status, wherever it was renamed to, with its true length; the name is that which it was opened
+// with. It waits for queued writes.
 func (f *File) Stat(ctx context.Context) (fs.FileInfo, error) {
 	info, err := f.statWith(f.client.patience(ctx))
 	if err != nil {
@@ -68,7 +70,11 @@ func (f *openFile) statWith(p *patience) (*fileInfo, error) {
 	if err := f.settleQueued(p); err != nil {
 		return nil, err
 	}
-	return f.client.stat(p, &pb.StatRequest{FileId: uint64(f.id)})
+	info, err := f.client.stat(p, &pb.StatRequest{FileId: uint64(f.id)})
+	if err == nil {
+		info.name = path.Base(f.name) // an id has no name
+	}
+	return info, err
 }
 
 // settleQueued waits for queued writes; a failure of theirs is for Write, Sync and Close to tell.

@@ -73,7 +73,7 @@ type Server struct {
 // ChunkLocation says where a range of a file is stored, so that work can go to the data.
 type ChunkLocation struct {
 	Offset  int64 // in the file, in bytes
-	Length  int64 // of the chunk's data, in bytes
+	Length  int64 // of the chunk's data, in bytes: what the file holds behind it up to the next chunk reads as zeros
 	Handle  gfs.ChunkHandle
 	Version gfs.Version
 	Open    bool         // for mutation: the chunk may grow at any moment
