@@ -64,7 +64,7 @@ func (l lister) list(ctx context.Context, name string) error {
 		entries, infos = append(entries, newEntry(path.Join(name, d.Name()), info)), append(infos, info)
 	}
 	if l.headings && !l.json {
-		fmt.Fprintf(l.stdout, "%s:\n", name)
+		fmt.Fprintf(l.stdout, "%s:\n", l.name(name))
 	}
 	if err := l.print(entries, infos); err != nil {
 		return err
@@ -91,11 +91,11 @@ func (l lister) print(entries []entry, infos []fs.FileInfo) error {
 				return err
 			}
 		case l.long:
-			rows = append(rows, e.row(infos[i].Mode()))
+			rows = append(rows, l.row(e, infos[i].Mode()))
 		case infos[i].IsDir():
-			rows = append(rows, e.Name+"/")
+			rows = append(rows, l.name(e.Name)+"/")
 		default:
-			rows = append(rows, e.Name)
+			rows = append(rows, l.name(e.Name))
 		}
 	}
 	return l.table(rows)
@@ -128,13 +128,13 @@ func (a *app) printStatus(e entry, info fs.FileInfo) error {
 		return a.printJSON(e)
 	}
 	return a.table([]string{
-		"path\t" + e.Path,
+		"path\t" + a.name(e.Path),
 		"kind\t" + e.Kind,
 		fmt.Sprintf("size\t%d (%s)", e.Size, sizeText(e.Size)),
 		fmt.Sprintf("chunks\t%d", e.Chunks),
 		fmt.Sprintf("replicas\t%d", e.Replicas),
 		fmt.Sprintf("mode\t%s (%s)", info.Mode(), e.Mode),
-		fmt.Sprintf("owner\t%s:%s", dash(e.Owner), dash(e.Group)),
+		fmt.Sprintf("owner\t%s:%s", dash(a.name(e.Owner)), dash(a.name(e.Group))),
 		"modified\t" + e.Modified.Local().Format("2006-01-02 15:04:05.000 -0700"),
 		"id\t" + e.ID,
 	})

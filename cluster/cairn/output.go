@@ -6,9 +6,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -59,8 +62,37 @@ func newEntry(path string, info fs.FileInfo) entry {
 }
 
 // row is the entry as a row of ls -l.
-func (e entry) row(mode fs.FileMode) string {
-	return strings.Join([]string{mode.String(), fmt.Sprint(e.Replicas), dash(e.Owner), dash(e.Group), fmt.Sprintf("%12d", e.Size), e.Modified.Local().Format("2006-01-02 15:04"), e.Path}, "\t")
+func (a *app) row(e entry, mode fs.FileMode) string {
+	return strings.Join([]string{mode.String(), fmt.Sprint(e.Replicas), dash(a.name(e.Owner)), dash(a.name(e.Group)), fmt.Sprintf("%12d", e.Size),
+		e.Modified.Local().Format("2006-01-02 15:04"), a.name(e.Path)}, "\t")
+}
+
+// printable is s with what a terminal would obey instead of showing it (control characters, changes of direction, bytes
+// that are no UTF-8) written as Go escapes it.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(s[:n])
+		} else {
+			quoted := strconv.Quote(s[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// name is a file's name or path for output: printable on a terminal, as it is in a pipe.
+func (a *app) name(s string) string {
+	if a.terminal {
+		return printable(s)
+	}
+	return s
 }
 
 func dash(s string) string {
@@ -92,10 +124,7 @@ type progress struct{ bars *mpb.Progress } // nil where none are shown
 
 func (a *app) newProgress() *progress {
 	f, ok := a.stderr.(*os.File)
-	if !ok || a.json {
-		return &progress{}
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !ok || a.json || !isTerminal(f) {
 		return &progress{}
 	}
 	return &progress{bars: mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))}

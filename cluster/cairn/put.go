@@ -138,7 +138,15 @@ func (p putter) copyIn(ctx context.Context, r io.Reader, name string, size int64
 	if err != nil {
 		err = fmt.Errorf("put %s: %w", name, err)
 	}
-	return errors.Join(err, f.Close())
+	return closed(f, err)
+}
+
+// closed closes f, and gives what failed first: a write that failed is what Close tells as well.
+func closed(f io.Closer, err error) error {
+	if failed := f.Close(); err == nil {
+		err = failed
+	}
+	return err
 }
 
 func (a *app) getCommand() *cobra.Command {

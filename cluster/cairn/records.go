@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -181,34 +182,50 @@ func (a *app) append(ctx context.Context, client *clientlib.Client, name string,
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	out := bufio.NewWriter(a.stdout)
-	defer func() { err = errors.Join(err, out.Flush()) }()
+	defer func() { err = closed(f, err) }()
+	out := &offsets{out: bufio.NewWriter(a.stdout), json: a.json, wanted: mode.verbose}
+	defer func() { err = errors.Join(err, out.out.Flush()) }()
 	switch {
 	case mode.whole:
 		data, err := io.ReadAll(io.LimitReader(a.stdin, gfs.MaxRecordBytes+1))
 		if err != nil {
 			return err
 		}
+		out.asked.Add(1)
 		offset, err := f.Append(ctx, data)
-		if err == nil && mode.verbose {
-			a.printOffset(out, offset)
+		if err == nil {
+			out.acknowledged(offset)
 		}
 		return err
 	case mode.raw:
-		return a.appendRaw(ctx, f, out, mode.verbose)
+		return a.appendRaw(ctx, f, out)
 	default:
-		return a.appendFramed(ctx, f, out, mode.verbose)
+		return a.appendFramed(ctx, f, out)
 	}
 }
 
-// printOffset prints the offset of an acknowledged record. A failure shows when out, which is buffered, is flushed.
-func (a *app) printOffset(out io.Writer, offset int64) {
-	if a.json {
-		fmt.Fprintf(out, "{\"offset\":%d}\n", offset)
+// offsets prints the offsets of acknowledged records, in their order, each as soon as nothing else is on its way: then
+// nobody knows how long the next one will take.
+type offsets struct {
+	wanted, json bool
+	asked        atomic.Int64 // records that were given to the file
+	known        int64        // whose offset was printed
+	out          *bufio.Writer
+}
+
+// acknowledged prints the next record's offset, one call at a time. A failure shows when out is flushed at the end.
+func (o *offsets) acknowledged(offset int64) {
+	if !o.wanted {
 		return
 	}
-	fmt.Fprintln(out, offset)
+	if o.json {
+		fmt.Fprintf(o.out, "{\"offset\":%d}\n", offset)
+	} else {
+		fmt.Fprintln(o.out, offset)
+	}
+	if o.known++; o.known == o.asked.Load() {
+		_ = o.out.Flush() // the error stays for the last flush
+	}
 }
 
 // maxLineBytes bounds a line: it must fit into one record with its frame.
@@ -229,49 +246,59 @@ func scanError(lines *bufio.Scanner) error {
 	return nil
 }
 
-// appendRaw appends bare lines; their acknowledgements are waited for in order, a window behind.
-func (a *app) appendRaw(ctx context.Context, f *clientlib.File, out io.Writer, verbose bool) error {
-	const window = 1024 // records in flight
-	var pending []*clientlib.Pending
-	settle := func(keep int) error {
-		for len(pending) > keep {
-			offset, err := pending[0].Wait(ctx)
-			if err != nil {
-				return err
+// maxRawPending is how many bare lines are in flight at most.
+const maxRawPending = 1024
+
+// appendRaw appends bare lines; their acknowledgements are waited for beside, in order.
+func (a *app) appendRaw(ctx context.Context, f *clientlib.File, out *offsets) error {
+	pending := make(chan *clientlib.Pending, maxRawPending)
+	broken, settled := make(chan struct{}), make(chan error, 1)
+	go func() {
+		var failure error
+		for p := range pending {
+			offset, err := p.Wait(ctx)
+			switch {
+			case failure != nil:
+			case err != nil:
+				failure = err
+				close(broken)
+			default:
+				out.acknowledged(offset)
 			}
-			if verbose {
-				a.printOffset(out, offset)
-			}
-			pending = pending[1:]
 		}
-		return nil
-	}
+		settled <- failure
+	}()
 	lines := a.lines()
-	for lines.Scan() {
-		pending = append(pending, f.AppendAsync(ctx, append(lines.Bytes(), '\n')))
-		if err := settle(window); err != nil {
-			return err
+	for going := true; going && lines.Scan(); {
+		out.asked.Add(1)
+		pending <- f.AppendAsync(ctx, append(lines.Bytes(), '\n'))
+		select {
+		case <-broken:
+			going = false
+		default:
 		}
 	}
-	return errors.Join(settle(0), scanError(lines))
+	close(pending)
+	return errors.Join(<-settled, scanError(lines))
 }
 
-// appendFramed appends each line as a record of the record package.
-func (a *app) appendFramed(ctx context.Context, f *clientlib.File, out io.Writer, verbose bool) error {
-	var failed error
+// appendFramed appends each line as a record of the record package, until one fails.
+func (a *app) appendFramed(ctx context.Context, f *clientlib.File, out *offsets) error {
+	var broken atomic.Bool
 	w := record.NewWriter(f, record.WithAck(func(_ uint64, offset int64, err error) {
-		switch {
-		case err != nil:
-			failed = errors.Join(failed, err)
-		case verbose:
-			a.printOffset(out, offset)
+		if err != nil {
+			broken.Store(true)
+		}
+		if !broken.Load() {
+			out.acknowledged(offset)
 		}
 	}))
 	lines := a.lines()
-	for lines.Scan() {
+	for !broken.Load() && lines.Scan() {
+		out.asked.Add(1)
 		if err := w.Enqueue(ctx, lines.Bytes()); err != nil {
-			return errors.Join(err, w.Close())
+			return closed(w, err)
 		}
 	}
-	return errors.Join(scanError(lines), w.Close(), failed)
+	return errors.Join(w.Close(), scanError(lines))
 }

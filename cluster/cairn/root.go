@@ -30,6 +30,7 @@ type app struct {
 	json    bool
 	verbose bool
 
+	terminal       bool // stdout is one
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
@@ -44,6 +45,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // run is the command with its arguments and streams; it returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	if f, ok := stdout.(*os.File); ok {
+		a.terminal = isTerminal(f)
+	}
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -59,7 +63,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 }
 
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// oneLine is an error's text as one line that a terminal shows as it is.
+func oneLine(err error) string { return printable(strings.ReplaceAll(err.Error(), "\n", "; ")) }
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
