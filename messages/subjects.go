@@ -69,6 +69,8 @@ const (
 	CommandPrepare = "prepare" // PrepareOrder → PrepareReply, perhaps several with busy set before the last
 	CommandGrant   = "grant"   // GrantOrder → GrantReply
 	CommandClone   = "clone"   // CloneOrder → CloneReply
+	CommandClose   = "close"   // CloseOrder → OrderReply: the end is a CloseRequest
+	CommandCopy    = "copy"    // CopyOrder → CopyReply
 	CommandDelete  = "delete"  // DeleteOrder → DeleteReply
 	CommandReport  = "report"  // InventoryOrder → OrderReply: send the full inventory
 )

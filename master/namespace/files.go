@@ -28,6 +28,8 @@ func (s *State) operate(m *pb.NamespaceMutation) (*pb.FileStatus, error) {
 		return s.setAttributes(c, op.SetAttributes)
 	case *pb.NamespaceMutation_Undelete:
 		return s.undelete(c, op.Undelete)
+	case *pb.NamespaceMutation_Truncate:
+		return s.truncate(c, op.Truncate)
 	}
 	return nil, gfs.Errorf(gfs.CodeInvalid, "unknown operation %T: upgrade this master", m.GetOperation())
 }

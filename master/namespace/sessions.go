@@ -69,6 +69,9 @@ func (s *State) mutate(m *pb.NamespaceMutation) Outcome {
 		out = failed(gfs.Errorf(gfs.CodeOutcomeUnknown, "mutation %d of session %016x is forgotten, only those from %d on are remembered: look whether it took effect", sequence, id, e.floor))
 	default:
 		out = s.answer(m)
+		if out.Err != nil && out.Err.Code == gfs.CodeConflict {
+			return out // it decides nothing: the master makes ready what is missing and proposes the mutation again
+		}
 		s.put(answerKey(id, sequence), packAnswer(out))
 		e.answers++
 	}
@@ -84,7 +87,8 @@ func (s *State) answer(m *pb.NamespaceMutation) Outcome {
 	if err != nil {
 		return failed(err)
 	}
-	return Outcome{Reply: &pb.NamespaceReply{Status: status}, Made: s.nextFile != next}
+	_, truncated := m.GetOperation().(*pb.NamespaceMutation_Truncate) // what it cuts off takes an id
+	return Outcome{Reply: &pb.NamespaceReply{Status: status}, Made: s.nextFile != next && !truncated}
 }
 
 // registerSession begins a session. To register it again keeps it alive and forgets nothing.

@@ -64,6 +64,8 @@ func record(operation any) *pb.Record {
 		m.Operation = op
 	case *pb.NamespaceMutation_SetAttributes:
 		m.Operation = op
+	case *pb.NamespaceMutation_Truncate:
+		m.Operation = op
 	default:
 		panic(fmt.Sprintf("%T", op))
 	}

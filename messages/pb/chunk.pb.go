@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: e13689bca2cf7f3b317db5f1c1b0cf9d000bcf097de482a2cb379b9a8e741f5e
+// sha256: 12ba8bf9b9dd5d8f84519fb2c7d1a8e3a02c18a84e9b8ea7a582b1943fd49325
 
 package pb
 
@@ -1182,6 +1182,198 @@ func (x *GrantReply) GetBusy() bool {
 	return false
 }
 
+// CloseOrder has the primary of an open version close it now: it takes nothing new, completes what is pending, and goes on
+// as it does with an idle chunk. The answer comes at once; the end of it is a CloseRequest.
+type CloseOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Handle        uint64                 `protobuf:"fixed64,2,opt,name=handle,proto3" json:"handle,omitempty"`
+	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseOrder) Reset() {
+	*x = CloseOrder{}
+	mi := &file_chunk_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseOrder) ProtoMessage() {}
+
+func (x *CloseOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseOrder.ProtoReflect.Descriptor instead.
+func (*CloseOrder) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CloseOrder) GetHeader() *OrderHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CloseOrder) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *CloseOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// CopyOrder makes a closed replica of a fresh chunk out of the replica here of a closed one: its bytes, cut or followed by
+// zeros to a length, and its append table without what lies beyond that. It is durable when the answer comes.
+type CopyOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Handle        uint64                 `protobuf:"fixed64,2,opt,name=handle,proto3" json:"handle,omitempty"`
+	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"`
+	Source        uint64                 `protobuf:"fixed64,4,opt,name=source,proto3" json:"source,omitempty"`                                    // handle
+	SourceVersion uint64                 `protobuf:"fixed64,5,opt,name=source_version,json=sourceVersion,proto3" json:"source_version,omitempty"` // that the replica must hold
+	Length        int64                  `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyOrder) Reset() {
+	*x = CopyOrder{}
+	mi := &file_chunk_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyOrder) ProtoMessage() {}
+
+func (x *CopyOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
+func (*CopyOrder) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CopyOrder) GetHeader() *OrderHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *CopyOrder) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *CopyOrder) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *CopyOrder) GetSource() uint64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *CopyOrder) GetSourceVersion() uint64 {
+	if x != nil {
+		return x.SourceVersion
+	}
+	return 0
+}
+
+func (x *CopyOrder) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+type CopyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // as in PrepareReply
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyReply) Reset() {
+	*x = CopyReply{}
+	mi := &file_chunk_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyReply) ProtoMessage() {}
+
+func (x *CopyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyReply.ProtoReflect.Descriptor instead.
+func (*CopyReply) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CopyReply) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
 // CloneOrder makes a replica that is stale or missing a learner and brings it close to a member's state. It counts for
 // nothing until an attempt with it as a joiner is logged.
 type CloneOrder struct {
@@ -1197,7 +1389,7 @@ type CloneOrder struct {
 
 func (x *CloneOrder) Reset() {
 	*x = CloneOrder{}
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1401,7 @@ func (x *CloneOrder) String() string {
 func (*CloneOrder) ProtoMessage() {}
 
 func (x *CloneOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[16]
+	mi := &file_chunk_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1414,7 @@ func (x *CloneOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneOrder.ProtoReflect.Descriptor instead.
 func (*CloneOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{16}
+	return file_chunk_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CloneOrder) GetHeader() *OrderHeader {
@@ -1269,7 +1461,7 @@ type CloneReply struct {
 
 func (x *CloneReply) Reset() {
 	*x = CloneReply{}
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1473,7 @@ func (x *CloneReply) String() string {
 func (*CloneReply) ProtoMessage() {}
 
 func (x *CloneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1486,7 @@ func (x *CloneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneReply.ProtoReflect.Descriptor instead.
 func (*CloneReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{17}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CloneReply) GetDifferingBlocks() uint32 {
@@ -1315,7 +1507,7 @@ type DeleteOrder struct {
 
 func (x *DeleteOrder) Reset() {
 	*x = DeleteOrder{}
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1519,7 @@ func (x *DeleteOrder) String() string {
 func (*DeleteOrder) ProtoMessage() {}
 
 func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1532,7 @@ func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOrder.ProtoReflect.Descriptor instead.
 func (*DeleteOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{18}
+	return file_chunk_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteOrder) GetHeader() *OrderHeader {
@@ -1367,7 +1559,7 @@ type DeleteReply struct {
 
 func (x *DeleteReply) Reset() {
 	*x = DeleteReply{}
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1571,7 @@ func (x *DeleteReply) String() string {
 func (*DeleteReply) ProtoMessage() {}
 
 func (x *DeleteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1584,7 @@ func (x *DeleteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReply.ProtoReflect.Descriptor instead.
 func (*DeleteReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{19}
+	return file_chunk_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteReply) GetGone() []uint64 {
@@ -1418,7 +1610,7 @@ type InventoryOrder struct {
 
 func (x *InventoryOrder) Reset() {
 	*x = InventoryOrder{}
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1622,7 @@ func (x *InventoryOrder) String() string {
 func (*InventoryOrder) ProtoMessage() {}
 
 func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1635,7 @@ func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryOrder.ProtoReflect.Descriptor instead.
 func (*InventoryOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{20}
+	return file_chunk_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InventoryOrder) GetHeader() *OrderHeader {
@@ -1468,7 +1660,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1672,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1685,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{21}
+	return file_chunk_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReplicaStatus) GetHandle() uint64 {
@@ -1634,7 +1826,21 @@ const file_chunk_proto_rawDesc = "" +
 	"GrantReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x18\n" +
 	"\aaccused\x18\x02 \x01(\tR\aaccused\x12\x12\n" +
-	"\x04busy\x18\x03 \x01(\bR\x04busy\"\xb1\x01\n" +
+	"\x04busy\x18\x03 \x01(\bR\x04busy\"m\n" +
+	"\n" +
+	"CloseOrder\x12-\n" +
+	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
+	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x06R\aversion\"\xc3\x01\n" +
+	"\tCopyOrder\x12-\n" +
+	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
+	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x06R\aversion\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\x06R\x06source\x12%\n" +
+	"\x0esource_version\x18\x05 \x01(\x06R\rsourceVersion\x12\x16\n" +
+	"\x06length\x18\x06 \x01(\x03R\x06length\"#\n" +
+	"\tCopyReply\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\"\xb1\x01\n" +
 	"\n" +
 	"CloneOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
@@ -1674,7 +1880,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_chunk_proto_goTypes = []any{
 	(Report_Kind)(0),       // 0: cairn.v1.Report.Kind
 	(*Server)(nil),         // 1: cairn.v1.Server
@@ -1693,19 +1899,22 @@ var file_chunk_proto_goTypes = []any{
 	(*PrepareReply)(nil),   // 14: cairn.v1.PrepareReply
 	(*GrantOrder)(nil),     // 15: cairn.v1.GrantOrder
 	(*GrantReply)(nil),     // 16: cairn.v1.GrantReply
-	(*CloneOrder)(nil),     // 17: cairn.v1.CloneOrder
-	(*CloneReply)(nil),     // 18: cairn.v1.CloneReply
-	(*DeleteOrder)(nil),    // 19: cairn.v1.DeleteOrder
-	(*DeleteReply)(nil),    // 20: cairn.v1.DeleteReply
-	(*InventoryOrder)(nil), // 21: cairn.v1.InventoryOrder
-	(*ReplicaStatus)(nil),  // 22: cairn.v1.ReplicaStatus
-	(*Identity)(nil),       // 23: cairn.v1.Identity
+	(*CloseOrder)(nil),     // 17: cairn.v1.CloseOrder
+	(*CopyOrder)(nil),      // 18: cairn.v1.CopyOrder
+	(*CopyReply)(nil),      // 19: cairn.v1.CopyReply
+	(*CloneOrder)(nil),     // 20: cairn.v1.CloneOrder
+	(*CloneReply)(nil),     // 21: cairn.v1.CloneReply
+	(*DeleteOrder)(nil),    // 22: cairn.v1.DeleteOrder
+	(*DeleteReply)(nil),    // 23: cairn.v1.DeleteReply
+	(*InventoryOrder)(nil), // 24: cairn.v1.InventoryOrder
+	(*ReplicaStatus)(nil),  // 25: cairn.v1.ReplicaStatus
+	(*Identity)(nil),       // 26: cairn.v1.Identity
 }
 var file_chunk_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.ChunkLocation.replicas:type_name -> cairn.v1.Server
-	23, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
+	26, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
 	2,  // 2: cairn.v1.LocateReply.chunks:type_name -> cairn.v1.ChunkLocation
-	23, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
+	26, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 4: cairn.v1.Report.kind:type_name -> cairn.v1.Report.Kind
 	10, // 5: cairn.v1.CreateOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 6: cairn.v1.CreateOrder.members:type_name -> cairn.v1.Server
@@ -1713,17 +1922,19 @@ var file_chunk_proto_depIdxs = []int32{
 	1,  // 8: cairn.v1.PrepareOrder.source:type_name -> cairn.v1.Server
 	10, // 9: cairn.v1.GrantOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 10: cairn.v1.GrantOrder.members:type_name -> cairn.v1.Server
-	10, // 11: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
-	1,  // 12: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
-	10, // 13: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
-	22, // 14: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
-	22, // 15: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
-	10, // 16: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 11: cairn.v1.CloseOrder.header:type_name -> cairn.v1.OrderHeader
+	10, // 12: cairn.v1.CopyOrder.header:type_name -> cairn.v1.OrderHeader
+	10, // 13: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 14: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
+	10, // 15: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
+	25, // 16: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
+	25, // 17: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
+	10, // 18: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -1738,7 +1949,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: namespace.proto
-// sha256: af9688f6c2460be7d7a56aa1bc3bd5448a6221eb9e0064a2aef557398aff0874
+// sha256: f91bca7128c09d9529f3baf8537bc049bc6382fd27ecb8c8b4e38c49a289d349
 
 package pb
 
@@ -152,6 +152,7 @@ type NamespaceMutation struct {
 	//	*NamespaceMutation_Rename
 	//	*NamespaceMutation_SetAttributes
 	//	*NamespaceMutation_Undelete
+	//	*NamespaceMutation_Truncate
 	Operation     isNamespaceMutation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -271,6 +272,15 @@ func (x *NamespaceMutation) GetUndelete() *Undelete {
 	return nil
 }
 
+func (x *NamespaceMutation) GetTruncate() *Truncate {
+	if x != nil {
+		if x, ok := x.Operation.(*NamespaceMutation_Truncate); ok {
+			return x.Truncate
+		}
+	}
+	return nil
+}
+
 type isNamespaceMutation_Operation interface {
 	isNamespaceMutation_Operation()
 }
@@ -303,6 +313,10 @@ type NamespaceMutation_Undelete struct {
 	Undelete *Undelete `protobuf:"bytes,16,opt,name=undelete,proto3,oneof"`
 }
 
+type NamespaceMutation_Truncate struct {
+	Truncate *Truncate `protobuf:"bytes,17,opt,name=truncate,proto3,oneof"`
+}
+
 func (*NamespaceMutation_RegisterSession) isNamespaceMutation_Operation() {}
 
 func (*NamespaceMutation_CreateFile) isNamespaceMutation_Operation() {}
@@ -316,6 +330,8 @@ func (*NamespaceMutation_Rename) isNamespaceMutation_Operation() {}
 func (*NamespaceMutation_SetAttributes) isNamespaceMutation_Operation() {}
 
 func (*NamespaceMutation_Undelete) isNamespaceMutation_Operation() {}
+
+func (*NamespaceMutation_Truncate) isNamespaceMutation_Operation() {}
 
 type RegisterSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -738,6 +754,156 @@ func (x *Undelete) GetPath() string {
 	return ""
 }
 
+// Truncate makes a file size bytes long: chunks behind that leave it, and the last one left is replaced where its length
+// is another. Refused with CONFLICT if one of these is open for mutation, or the replacement is not for what the file has:
+// that decides nothing, the acting master makes it ready and proposes the mutation again. A file of fewer chunks than
+// size needs stays as it is, which the reply's status tells.
+type Truncate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	FileId        uint64                 `protobuf:"fixed64,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"` // instead of the path
+	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Replacement   *Replacement           `protobuf:"bytes,4,opt,name=replacement,proto3" json:"replacement,omitempty"` // the acting master's; a client's is refused
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Truncate) Reset() {
+	*x = Truncate{}
+	mi := &file_namespace_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Truncate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Truncate) ProtoMessage() {}
+
+func (x *Truncate) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Truncate.ProtoReflect.Descriptor instead.
+func (*Truncate) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Truncate) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Truncate) GetFileId() uint64 {
+	if x != nil {
+		return x.FileId
+	}
+	return 0
+}
+
+func (x *Truncate) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Truncate) GetReplacement() *Replacement {
+	if x != nil {
+		return x.Replacement
+	}
+	return nil
+}
+
+// Replacement is a fresh chunk in the place of a closed one: closed, of the wanted length, and equal up to the shorter
+// one's length.
+type Replacement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        uint64                 `protobuf:"fixed64,1,opt,name=source,proto3" json:"source,omitempty"`                                    // the handle that it replaces
+	SourceVersion uint64                 `protobuf:"fixed64,2,opt,name=source_version,json=sourceVersion,proto3" json:"source_version,omitempty"` // the closed one that it was copied from
+	Handle        uint64                 `protobuf:"fixed64,3,opt,name=handle,proto3" json:"handle,omitempty"`
+	Version       uint64                 `protobuf:"fixed64,4,opt,name=version,proto3" json:"version,omitempty"`
+	Members       uint32                 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replacement) Reset() {
+	*x = Replacement{}
+	mi := &file_namespace_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replacement) ProtoMessage() {}
+
+func (x *Replacement) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replacement.ProtoReflect.Descriptor instead.
+func (*Replacement) Descriptor() ([]byte, []int) {
+	return file_namespace_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Replacement) GetSource() uint64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *Replacement) GetSourceVersion() uint64 {
+	if x != nil {
+		return x.SourceVersion
+	}
+	return 0
+}
+
+func (x *Replacement) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Replacement) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Replacement) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
 // NamespaceReply answers a NamespaceMutation: the status of the file or directory that was made or changed.
 type NamespaceReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -748,7 +914,7 @@ type NamespaceReply struct {
 
 func (x *NamespaceReply) Reset() {
 	*x = NamespaceReply{}
-	mi := &file_namespace_proto_msgTypes[10]
+	mi := &file_namespace_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +926,7 @@ func (x *NamespaceReply) String() string {
 func (*NamespaceReply) ProtoMessage() {}
 
 func (x *NamespaceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[10]
+	mi := &file_namespace_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +939,7 @@ func (x *NamespaceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceReply.ProtoReflect.Descriptor instead.
 func (*NamespaceReply) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{10}
+	return file_namespace_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NamespaceReply) GetStatus() *FileStatus {
@@ -794,7 +960,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_namespace_proto_msgTypes[11]
+	mi := &file_namespace_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +972,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[11]
+	mi := &file_namespace_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +985,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{11}
+	return file_namespace_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatRequest) GetIdentity() *Identity {
@@ -864,7 +1030,7 @@ type FileStatus struct {
 
 func (x *FileStatus) Reset() {
 	*x = FileStatus{}
-	mi := &file_namespace_proto_msgTypes[12]
+	mi := &file_namespace_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1042,7 @@ func (x *FileStatus) String() string {
 func (*FileStatus) ProtoMessage() {}
 
 func (x *FileStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[12]
+	mi := &file_namespace_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1055,7 @@ func (x *FileStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileStatus.ProtoReflect.Descriptor instead.
 func (*FileStatus) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{12}
+	return file_namespace_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FileStatus) GetFileId() uint64 {
@@ -988,7 +1154,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_namespace_proto_msgTypes[13]
+	mi := &file_namespace_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1166,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[13]
+	mi := &file_namespace_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1179,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{13}
+	return file_namespace_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListRequest) GetIdentity() *Identity {
@@ -1054,7 +1220,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_namespace_proto_msgTypes[14]
+	mi := &file_namespace_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1232,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[14]
+	mi := &file_namespace_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1245,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{14}
+	return file_namespace_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListReply) GetEntries() []*FileStatus {
@@ -1104,7 +1270,7 @@ type StatFSRequest struct {
 
 func (x *StatFSRequest) Reset() {
 	*x = StatFSRequest{}
-	mi := &file_namespace_proto_msgTypes[15]
+	mi := &file_namespace_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1282,7 @@ func (x *StatFSRequest) String() string {
 func (*StatFSRequest) ProtoMessage() {}
 
 func (x *StatFSRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[15]
+	mi := &file_namespace_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1295,7 @@ func (x *StatFSRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFSRequest.ProtoReflect.Descriptor instead.
 func (*StatFSRequest) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{15}
+	return file_namespace_proto_rawDescGZIP(), []int{17}
 }
 
 type StatFSReply struct {
@@ -1151,7 +1317,7 @@ type StatFSReply struct {
 
 func (x *StatFSReply) Reset() {
 	*x = StatFSReply{}
-	mi := &file_namespace_proto_msgTypes[16]
+	mi := &file_namespace_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1329,7 @@ func (x *StatFSReply) String() string {
 func (*StatFSReply) ProtoMessage() {}
 
 func (x *StatFSReply) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[16]
+	mi := &file_namespace_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1342,7 @@ func (x *StatFSReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFSReply.ProtoReflect.Descriptor instead.
 func (*StatFSReply) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{16}
+	return file_namespace_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatFSReply) GetCapacityBytes() int64 {
@@ -1268,7 +1434,7 @@ type TrashRequest struct {
 
 func (x *TrashRequest) Reset() {
 	*x = TrashRequest{}
-	mi := &file_namespace_proto_msgTypes[17]
+	mi := &file_namespace_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1446,7 @@ func (x *TrashRequest) String() string {
 func (*TrashRequest) ProtoMessage() {}
 
 func (x *TrashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[17]
+	mi := &file_namespace_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1459,7 @@ func (x *TrashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashRequest.ProtoReflect.Descriptor instead.
 func (*TrashRequest) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{17}
+	return file_namespace_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TrashRequest) GetIdentity() *Identity {
@@ -1328,7 +1494,7 @@ type TrashPlace struct {
 
 func (x *TrashPlace) Reset() {
 	*x = TrashPlace{}
-	mi := &file_namespace_proto_msgTypes[18]
+	mi := &file_namespace_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1506,7 @@ func (x *TrashPlace) String() string {
 func (*TrashPlace) ProtoMessage() {}
 
 func (x *TrashPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[18]
+	mi := &file_namespace_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1519,7 @@ func (x *TrashPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashPlace.ProtoReflect.Descriptor instead.
 func (*TrashPlace) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{18}
+	return file_namespace_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TrashPlace) GetRemovedUnixNano() int64 {
@@ -1380,7 +1546,7 @@ type TrashReply struct {
 
 func (x *TrashReply) Reset() {
 	*x = TrashReply{}
-	mi := &file_namespace_proto_msgTypes[19]
+	mi := &file_namespace_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1558,7 @@ func (x *TrashReply) String() string {
 func (*TrashReply) ProtoMessage() {}
 
 func (x *TrashReply) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[19]
+	mi := &file_namespace_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1571,7 @@ func (x *TrashReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashReply.ProtoReflect.Descriptor instead.
 func (*TrashReply) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{19}
+	return file_namespace_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TrashReply) GetEntries() []*TrashEntry {
@@ -1434,7 +1600,7 @@ type TrashEntry struct {
 
 func (x *TrashEntry) Reset() {
 	*x = TrashEntry{}
-	mi := &file_namespace_proto_msgTypes[20]
+	mi := &file_namespace_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1612,7 @@ func (x *TrashEntry) String() string {
 func (*TrashEntry) ProtoMessage() {}
 
 func (x *TrashEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_namespace_proto_msgTypes[20]
+	mi := &file_namespace_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1625,7 @@ func (x *TrashEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrashEntry.ProtoReflect.Descriptor instead.
 func (*TrashEntry) Descriptor() ([]byte, []int) {
-	return file_namespace_proto_rawDescGZIP(), []int{20}
+	return file_namespace_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TrashEntry) GetPath() string {
@@ -1494,7 +1660,7 @@ const file_namespace_proto_rawDesc = "" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x06R\x02id\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x123\n" +
-	"\x15lowest_unacknowledged\x18\x03 \x01(\x04R\x14lowestUnacknowledged\"\x8c\x04\n" +
+	"\x15lowest_unacknowledged\x18\x03 \x01(\x04R\x14lowestUnacknowledged\"\xbe\x04\n" +
 	"\x11NamespaceMutation\x12+\n" +
 	"\asession\x18\x01 \x01(\v2\x11.cairn.v1.SessionR\asession\x12.\n" +
 	"\bidentity\x18\x02 \x01(\v2\x12.cairn.v1.IdentityR\bidentity\x12F\n" +
@@ -1506,7 +1672,8 @@ const file_namespace_proto_rawDesc = "" +
 	"\x06remove\x18\r \x01(\v2\x10.cairn.v1.RemoveH\x00R\x06remove\x12*\n" +
 	"\x06rename\x18\x0e \x01(\v2\x10.cairn.v1.RenameH\x00R\x06rename\x12@\n" +
 	"\x0eset_attributes\x18\x0f \x01(\v2\x17.cairn.v1.SetAttributesH\x00R\rsetAttributes\x120\n" +
-	"\bundelete\x18\x10 \x01(\v2\x12.cairn.v1.UndeleteH\x00R\bundeleteB\v\n" +
+	"\bundelete\x18\x10 \x01(\v2\x12.cairn.v1.UndeleteH\x00R\bundelete\x120\n" +
+	"\btruncate\x18\x11 \x01(\v2\x12.cairn.v1.TruncateH\x00R\btruncateB\v\n" +
 	"\toperation\"\x11\n" +
 	"\x0fRegisterSession\"\xa0\x01\n" +
 	"\n" +
@@ -1541,7 +1708,18 @@ const file_namespace_proto_rawDesc = "" +
 	"\x13_modified_unix_nanoB\v\n" +
 	"\t_replicas\"\x1e\n" +
 	"\bUndelete\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\">\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x84\x01\n" +
+	"\bTruncate\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
+	"\afile_id\x18\x02 \x01(\x06R\x06fileId\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x127\n" +
+	"\vreplacement\x18\x04 \x01(\v2\x15.cairn.v1.ReplacementR\vreplacement\"\x98\x01\n" +
+	"\vReplacement\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\x06R\x06source\x12%\n" +
+	"\x0esource_version\x18\x02 \x01(\x06R\rsourceVersion\x12\x16\n" +
+	"\x06handle\x18\x03 \x01(\x06R\x06handle\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\x06R\aversion\x12\x18\n" +
+	"\amembers\x18\x05 \x01(\rR\amembers\">\n" +
 	"\x0eNamespaceReply\x12,\n" +
 	"\x06status\x18\x01 \x01(\v2\x14.cairn.v1.FileStatusR\x06status\"j\n" +
 	"\vStatRequest\x12.\n" +
@@ -1617,7 +1795,7 @@ func file_namespace_proto_rawDescGZIP() []byte {
 	return file_namespace_proto_rawDescData
 }
 
-var file_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_namespace_proto_goTypes = []any{
 	(*Identity)(nil),          // 0: cairn.v1.Identity
 	(*Session)(nil),           // 1: cairn.v1.Session
@@ -1629,17 +1807,19 @@ var file_namespace_proto_goTypes = []any{
 	(*Rename)(nil),            // 7: cairn.v1.Rename
 	(*SetAttributes)(nil),     // 8: cairn.v1.SetAttributes
 	(*Undelete)(nil),          // 9: cairn.v1.Undelete
-	(*NamespaceReply)(nil),    // 10: cairn.v1.NamespaceReply
-	(*StatRequest)(nil),       // 11: cairn.v1.StatRequest
-	(*FileStatus)(nil),        // 12: cairn.v1.FileStatus
-	(*ListRequest)(nil),       // 13: cairn.v1.ListRequest
-	(*ListReply)(nil),         // 14: cairn.v1.ListReply
-	(*StatFSRequest)(nil),     // 15: cairn.v1.StatFSRequest
-	(*StatFSReply)(nil),       // 16: cairn.v1.StatFSReply
-	(*TrashRequest)(nil),      // 17: cairn.v1.TrashRequest
-	(*TrashPlace)(nil),        // 18: cairn.v1.TrashPlace
-	(*TrashReply)(nil),        // 19: cairn.v1.TrashReply
-	(*TrashEntry)(nil),        // 20: cairn.v1.TrashEntry
+	(*Truncate)(nil),          // 10: cairn.v1.Truncate
+	(*Replacement)(nil),       // 11: cairn.v1.Replacement
+	(*NamespaceReply)(nil),    // 12: cairn.v1.NamespaceReply
+	(*StatRequest)(nil),       // 13: cairn.v1.StatRequest
+	(*FileStatus)(nil),        // 14: cairn.v1.FileStatus
+	(*ListRequest)(nil),       // 15: cairn.v1.ListRequest
+	(*ListReply)(nil),         // 16: cairn.v1.ListReply
+	(*StatFSRequest)(nil),     // 17: cairn.v1.StatFSRequest
+	(*StatFSReply)(nil),       // 18: cairn.v1.StatFSReply
+	(*TrashRequest)(nil),      // 19: cairn.v1.TrashRequest
+	(*TrashPlace)(nil),        // 20: cairn.v1.TrashPlace
+	(*TrashReply)(nil),        // 21: cairn.v1.TrashReply
+	(*TrashEntry)(nil),        // 22: cairn.v1.TrashEntry
 }
 var file_namespace_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.NamespaceMutation.session:type_name -> cairn.v1.Session
@@ -1651,20 +1831,22 @@ var file_namespace_proto_depIdxs = []int32{
 	7,  // 6: cairn.v1.NamespaceMutation.rename:type_name -> cairn.v1.Rename
 	8,  // 7: cairn.v1.NamespaceMutation.set_attributes:type_name -> cairn.v1.SetAttributes
 	9,  // 8: cairn.v1.NamespaceMutation.undelete:type_name -> cairn.v1.Undelete
-	12, // 9: cairn.v1.NamespaceReply.status:type_name -> cairn.v1.FileStatus
-	0,  // 10: cairn.v1.StatRequest.identity:type_name -> cairn.v1.Identity
-	0,  // 11: cairn.v1.ListRequest.identity:type_name -> cairn.v1.Identity
-	12, // 12: cairn.v1.ListReply.entries:type_name -> cairn.v1.FileStatus
-	0,  // 13: cairn.v1.TrashRequest.identity:type_name -> cairn.v1.Identity
-	18, // 14: cairn.v1.TrashRequest.after:type_name -> cairn.v1.TrashPlace
-	20, // 15: cairn.v1.TrashReply.entries:type_name -> cairn.v1.TrashEntry
-	18, // 16: cairn.v1.TrashReply.next:type_name -> cairn.v1.TrashPlace
-	12, // 17: cairn.v1.TrashEntry.status:type_name -> cairn.v1.FileStatus
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 9: cairn.v1.NamespaceMutation.truncate:type_name -> cairn.v1.Truncate
+	11, // 10: cairn.v1.Truncate.replacement:type_name -> cairn.v1.Replacement
+	14, // 11: cairn.v1.NamespaceReply.status:type_name -> cairn.v1.FileStatus
+	0,  // 12: cairn.v1.StatRequest.identity:type_name -> cairn.v1.Identity
+	0,  // 13: cairn.v1.ListRequest.identity:type_name -> cairn.v1.Identity
+	14, // 14: cairn.v1.ListReply.entries:type_name -> cairn.v1.FileStatus
+	0,  // 15: cairn.v1.TrashRequest.identity:type_name -> cairn.v1.Identity
+	20, // 16: cairn.v1.TrashRequest.after:type_name -> cairn.v1.TrashPlace
+	22, // 17: cairn.v1.TrashReply.entries:type_name -> cairn.v1.TrashEntry
+	20, // 18: cairn.v1.TrashReply.next:type_name -> cairn.v1.TrashPlace
+	14, // 19: cairn.v1.TrashEntry.status:type_name -> cairn.v1.FileStatus
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_namespace_proto_init() }
@@ -1680,6 +1862,7 @@ func file_namespace_proto_init() {
 		(*NamespaceMutation_Rename)(nil),
 		(*NamespaceMutation_SetAttributes)(nil),
 		(*NamespaceMutation_Undelete)(nil),
+		(*NamespaceMutation_Truncate)(nil),
 	}
 	file_namespace_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
@@ -1688,7 +1871,7 @@ func file_namespace_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_namespace_proto_rawDesc), len(file_namespace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
