@@ -204,6 +204,15 @@ func (leasePlace) Do(s *leaseShell) {
 	s.carry()
 }
 
+// leaseSeal asks for the chunk closed. done is called once.
+type leaseSeal struct{ done func(error) }
+
+func (c leaseSeal) Do(s *leaseShell) {
+	waiter := s.wait(func(a lease.Answer) { c.done(a.Err) })
+	s.core.Seal(waiter, s.now())
+	s.carry()
+}
+
 // leaseReport is a complaint.
 type leaseReport struct{ report *pb.Report }
 

@@ -18,6 +18,9 @@ import (
 // silent.
 const orderSlack = time.Second
 
+// closeOrderTimeout is what a primary has to begin a close: it only takes note.
+const closeOrderTimeout = 500 * time.Millisecond
+
 // order sends an order of the core to a chunkserver; the answer comes back as a command.
 func (s *leaseShell) order(o lease.Order) {
 	header := s.header(s.period, o.To.Incarnation)
@@ -74,6 +77,18 @@ func (s *leaseShell) order(o lease.Order) {
 				Busy: reply.GetBusy(), Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
 			}})
 			return !reply.GetBusy()
+		})
+	case lease.Close:
+		s.send(o, messages.CommandClose, closeOrderTimeout, &pb.CloseOrder{
+			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version),
+		}, func(answer bus.Answer) bool {
+			err := answer.Decode(new(pb.OrderReply))
+			if s.again(o, err) {
+				return true
+			}
+			s.answered(o, err)
+			s.self.Send(closeOrdered{o.To.ID, o.Version, err})
+			return true
 		})
 	case lease.Clone:
 		s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{
@@ -132,7 +147,7 @@ func (s *leaseShell) answered(o lease.Order, err error) {
 	entry.WithField("err", err).Warn("order failed")
 }
 
-// createAnswered, prepareAnswered, grantAnswered and cloneAnswered are the answers to orders.
+// createAnswered, prepareAnswered, grantAnswered, closeOrdered and cloneAnswered are the answers to orders.
 type createAnswered struct {
 	server  gfs.ServerID
 	version gfs.Version
@@ -163,6 +178,17 @@ type grantAnswered struct {
 
 func (c grantAnswered) Do(s *leaseShell) {
 	s.core.GrantAnswered(c.server, c.version, c.answer, s.now())
+	s.carry()
+}
+
+type closeOrdered struct {
+	server  gfs.ServerID
+	version gfs.Version
+	err     error
+}
+
+func (c closeOrdered) Do(s *leaseShell) {
+	s.core.CloseOrdered(c.server, c.version, c.err, s.now())
 	s.carry()
 }
 

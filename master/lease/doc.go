@@ -30,6 +30,8 @@
 //     the logged one. A request that names another version than the logged one changes nothing.
 //   - A member that was not complained of is left out only after a grace, if members are missing that this master
 //     never heard of, or if fewer than two (or than the file's replicas) would remain.
+//   - A Seal ends with the chunk closed in the log, or with an error; it closes nothing by force: the primary does, as it
+//     does with an idle chunk.
 //   - Every waiter is answered exactly once.
 //
 // The rules are model-checked (semantics 3); a property test here runs this code against model chunkservers with

@@ -158,6 +158,9 @@ func (c *Chunk) open(primary Member, members []placement.Server, now time.Time) 
 		c.answer(Answer{Waiter: waiter, Location: location})
 	}
 	c.waiters = nil
+	if len(c.sealers) > 0 {
+		c.orderClose()
+	}
 }
 
 // Held is a lease that a chunkserver reports with its heartbeat.
@@ -243,6 +246,7 @@ func (c *Chunk) closed(err error, now time.Time) {
 		})
 	}
 	c.event(messages.EventChunkClosed, c.primary.ID, "%d bytes", length)
+	c.sealed()
 	if len(c.waiters) > 0 {
 		c.begin(now)
 	}
@@ -254,7 +258,7 @@ func (c *Chunk) refusedClose(err error, now time.Time) {
 		c.answerAll(err)
 		c.phase = Ended
 	default:
-		if len(c.waiters) > 0 {
+		if len(c.waiters)+len(c.sealers) > 0 {
 			c.begin(now)
 		}
 	}

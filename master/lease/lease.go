@@ -144,6 +144,7 @@ type Chunk struct {
 	counted memberOf // who was a joiner in the last configuration that this core logged
 
 	waiters []uint64
+	sealers []uint64 // who waits for the close
 	closers []closer
 	out     Outputs
 }
@@ -184,16 +185,19 @@ const (
 	Prepare                      // answered with PrepareAnswered, several times while busy
 	Grant                        // answered with GrantAnswered
 	Clone                        // answered with CloneAnswered
+	Close                        // answered with CloseOrdered
 )
 
 // String is the kind's name in logs and test scripts.
 func (k OrderKind) String() string {
-	return [...]string{"none", "create", "prepare", "grant", "clone"}[k]
+	return [...]string{"none", "create", "prepare", "grant", "clone", "close"}[k]
 }
 
 // Awaits reports whether the answer to an order still matters.
 func (c *Chunk) Awaits(o Order) bool {
 	switch {
+	case o.Kind == Close:
+		return c.phase == Open && o.Version == c.logged.Version && len(c.sealers) > 0
 	case o.Version != c.attempt.version:
 		return false
 	case o.Kind == Grant:
@@ -238,7 +242,7 @@ func (c *Chunk) Take() Outputs {
 	out := c.out
 	c.out = Outputs{}
 	out.Wake = c.wake()
-	out.Done = (c.phase == Idle || c.phase == Ended) && len(c.waiters) == 0 && len(c.closers) == 0 && c.join == nil
+	out.Done = (c.phase == Idle || c.phase == Ended) && len(c.waiters)+len(c.sealers)+len(c.closers) == 0 && c.join == nil
 	return out
 }
 
@@ -420,7 +424,7 @@ func (c *Chunk) gone() error {
 
 func (c *Chunk) answer(a Answer) { c.out.Answers = append(c.out.Answers, a) }
 
-// answerAll gives every waiter, for the chunk or for a close, the error.
+// answerAll gives every waiter, for the chunk, its close or the log of a close, the error.
 func (c *Chunk) answerAll(err error) {
 	for _, waiter := range c.waiters {
 		c.answer(Answer{Waiter: waiter, Err: err})
@@ -428,7 +432,10 @@ func (c *Chunk) answerAll(err error) {
 	for _, closer := range c.closers {
 		c.answer(Answer{Waiter: closer.waiter, Err: err})
 	}
-	c.waiters, c.closers = nil, nil
+	for _, waiter := range c.sealers {
+		c.answer(Answer{Waiter: waiter, Err: err})
+	}
+	c.waiters, c.sealers, c.closers = nil, nil, nil
 }
 
 func (c *Chunk) event(kind string, server gfs.ServerID, format string, args ...any) {

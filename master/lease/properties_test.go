@@ -71,6 +71,7 @@ func TestVersionsOnlyGrow(t *testing.T) {
 				{"recorded"}, {"recorded", "err=busy"}, {"granted", of, v}, {"granted", of, v, "accused=" + server.Draw(t, "other")},
 				{"granted", of, v, "err=incarnation"}, {"lease", of, logged.Version.String(), "members=" + of, "extend=true"}, {"down", of},
 				{"close", fmt.Sprint(3000 + i), logged.Version.String(), "server=" + of}, {"advance", "300ms"}, {"advance", "61s"}, {"revive"},
+				{"seal", fmt.Sprint(4000 + i)}, {"close-ordered", of, logged.Version.String(), "err=unavailable"}, {"close-ordered", of, logged.Version.String()},
 				{"report", logged.Version.String(), "reporter=a", "accused=" + of},
 				{"join", "c", logged.Version.String(), "a"}, {"cloned", "c", v, "differing=" + rapid.SampledFrom([]string{"1", "16"}).Draw(t, "differing")},
 				{"prepared", "c", v, "active=1.1", "state=learner", "digest=x"}, {"down", "c"},

@@ -155,6 +155,10 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		s.c.ServerDown(m.ID, m.Incarnation, s.now)
 	case "close":
 		s.c.CloseRequested(waiter(), version(words[1]), int64(number10(options["length"])), gfs.ServerID(options["server"]), s.now)
+	case "seal":
+		s.c.Seal(waiter(), s.now)
+	case "close-ordered":
+		s.c.CloseOrdered(gfs.ServerID(words[0]), version(words[1]), failure(options), s.now)
 	case "advance":
 		d, _ := time.ParseDuration(words[0])
 		s.now = s.now.Add(d)
