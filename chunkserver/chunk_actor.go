@@ -61,6 +61,7 @@ type chunk struct {
 	complained time.Time
 	complaints int
 	closing    *closing
+	sealed     bool // the master wants the version closed: it takes nothing new
 
 	busy      bool // an order is being carried out
 	overtaken bool // a Prepare waits for it to end
@@ -167,7 +168,7 @@ func (c *chunk) freeze() {
 	c.follow.Freeze()
 	c.role = bystander
 	c.complaint = nil
-	c.closing = nil
+	c.closing, c.sealed = nil, false
 	if c.up != nil {
 		c.up.Drop()
 		c.up = nil
@@ -263,7 +264,7 @@ func (c *chunk) idle() bool {
 
 // lively reports whether somebody waits for something of this chunk.
 func (c *chunk) lively() bool {
-	return c.order != nil && c.order.Pending() > 0 || c.role == secondary && c.follow.Owes()
+	return c.order != nil && c.order.Pending() > 0 || c.sealed && c.closing == nil || c.role == secondary && c.follow.Owes()
 }
 
 // silentBelow reports whether the successor owes an acknowledgement and has not been heard of for too long.

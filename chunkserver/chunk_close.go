@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/chunkserver/store"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -22,6 +23,26 @@ type closing struct {
 	unmarked  bool
 	below     bool // everyone below has closed, or nobody is below
 	length    int64
+}
+
+// onCloseOrder has the primary close its chunk, though it may not be idle: it takes nothing new, and closes once what is
+// pending is answered.
+func (c *chunk) onCloseOrder(version gfs.Version, reply actors.Reply[*pb.OrderReply]) {
+	if c.role != primary || c.version != version || c.complaint != nil {
+		reply.Fail(gfs.Errorf(gfs.CodeConflict, "chunkserver %s is not the primary of chunk %s in version %s, or asks for another", c.cs.ID(), c.handle, version))
+		return
+	}
+	reply.Ok(&pb.OrderReply{})
+	c.sealed = true
+	c.closeSealed()
+	c.wake(livelyPulse)
+}
+
+// closeSealed begins an ordered close as soon as nothing stands against it.
+func (c *chunk) closeSealed() {
+	if c.sealed && !c.busy && c.closing == nil && c.complaint == nil && c.order != nil && c.order.Quiet() {
+		c.beginClose()
+	}
 }
 
 // beginClose closes a chunk of which this server is the idle primary.

@@ -18,7 +18,7 @@ const fencedPatience = 2 * time.Second
 
 // onMutate takes up a client's mutation.
 func (c *chunk) onMutate(m *dataplane.Mutation) {
-	if c.order == nil || m.Version != c.version {
+	if c.order == nil || m.Version != c.version || c.sealed {
 		m.ReleaseData()
 		m.Reply(0, 0, c.refusal(m.Version))
 		c.wake(idlePulse)
@@ -53,7 +53,7 @@ func (c *chunk) notPrimary() error { return c.cs.notPrimary(c.handle) }
 
 // refusal says why a mutation of a version is not for this server.
 func (c *chunk) refusal(version gfs.Version) error {
-	if c.order == nil {
+	if c.order == nil || c.sealed {
 		return c.notPrimary()
 	}
 	return gfs.Errorf(gfs.CodeStaleVersion, "chunk %s has version %s, not %s: ask the master for its locations", c.handle, c.version, version)
@@ -127,6 +127,7 @@ func (c *chunk) committed() {
 		c.ticking = true
 		actors.After(c.entry.ref, gfs.CommitTick/2, actors.Func[*chunk]((*chunk).onTickDue))
 	}
+	c.closeSealed()
 }
 
 // onTickDue tells the secondaries the commit length unless a frame has done so meanwhile.
@@ -146,6 +147,8 @@ func (c *chunk) primaryPulse(now time.Time) {
 	case c.complaint != nil || c.order == nil:
 	case c.silentBelow(now):
 		c.accuse(c.successor(), "owes an acknowledgement and is silent")
+	case c.sealed:
+		c.closeSealed()
 	case c.pipe != nil && c.order.Quiet() && now.Sub(c.used) >= gfs.CloseAfterIdle && !c.busy:
 		c.beginClose()
 	}

@@ -79,7 +79,7 @@ type Chunkserver struct {
 	network   *actors.Workers // waits for the master, or for a peer to take data
 	chains    chainWorkers
 	copies    *actors.Workers // brings learners up to date
-	joiners   *actors.Workers // does the same under Prepare
+	joiners   *actors.Workers // does the same under Prepare, and makes copies: somebody waits
 	copyPace  pacer
 	closer    closer
 	chunks    *chunkTable

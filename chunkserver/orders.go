@@ -34,6 +34,8 @@ func (cs *Chunkserver) orders() []bus.Endpoint {
 		endpoint(messages.CommandCreate, bus.Typed(cs.onCreate)),
 		endpoint(messages.CommandPrepare, bus.Typed(cs.onPrepare)),
 		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
+		endpoint(messages.CommandClose, bus.Typed(cs.onClose)),
+		endpoint(messages.CommandCopy, bus.Typed(cs.onCopy)),
 		endpoint(messages.CommandClone, bus.Typed(cs.onClone)),
 		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
 		endpoint(messages.CommandReport, bus.Typed(cs.onInventoryOrder)),
@@ -107,6 +109,23 @@ func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
 	cs.obey(r, order.Header, func() {
 		busy := func() { r.Progress(&pb.GrantReply{Busy: true}) }
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r), busy) }))
+	})
+}
+
+func (cs *Chunkserver) onClose(r *bus.Request, order *pb.CloseOrder) {
+	cs.obey(r, order.Header, func() {
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCloseOrder(gfs.Version(order.Version), bus.ReplyTo[*pb.OrderReply](r)) }))
+	})
+}
+
+func (cs *Chunkserver) onCopy(r *bus.Request, order *pb.CopyOrder) {
+	if order.Handle == 0 || order.Version == 0 || order.Source == 0 || order.Source == order.Handle || order.Length < 1 || order.Length > gfs.ChunkSize {
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "copy of chunk %016x to chunk %016x, version %s, of %d bytes: want two chunks and 1 to %d bytes",
+			order.Source, order.Handle, gfs.Version(order.Version), order.Length, gfs.ChunkSize))
+		return
+	}
+	cs.obey(r, order.Header, func() {
+		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCopy(order, bus.ReplyTo[*pb.CopyReply](r)) }))
 	})
 }
 

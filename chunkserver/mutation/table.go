@@ -122,6 +122,16 @@ func (t *Table) Add(e Entry, lowestUnacknowledged uint64) bool {
 // gfs.AppendMemory, and the decision travels with a mutation to all members.
 func (t *Table) DropWriter(id gfs.WriterID) { delete(t.writers, id) }
 
+// Below is a copy of the table for a chunk that is cut at a length in bytes: it knows nothing of appends that lie beyond,
+// even in part.
+func (t *Table) Below(length int64) *Table {
+	c := t.Clone()
+	for _, w := range c.writers {
+		w.slots = slices.DeleteFunc(w.slots, func(s slot) bool { return int64(s.offset)+int64(s.length) > length })
+	}
+	return c
+}
+
 // Entries yields all that is remembered, by rising writer and sequence: equal tables yield equal sequences.
 func (t *Table) Entries() iter.Seq[Entry] {
 	return func(yield func(Entry) bool) {
