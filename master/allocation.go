@@ -73,6 +73,8 @@ func (c wantLease) Do(s *namespaceShell) {
 		index = max(file.Chunks-1, 0)
 	}
 	switch {
+	case s.truncating(file.ID, index):
+		c.reply.Fail(gfs.Errorf(gfs.CodeBusy, "the file is being truncated before chunk %d ends: try again", index))
 	case index < file.Chunks && c.request.GetReserve():
 		c.reply.Ok(&pb.ChunkLocation{})
 	case index < file.Chunks:
@@ -83,7 +85,7 @@ func (c wantLease) Do(s *namespaceShell) {
 	case index >= gfs.MaxFileChunks:
 		c.reply.Fail(gfs.Errorf(gfs.CodeInvalid, "chunk %d: a file has at most %d chunks", index, gfs.MaxFileChunks))
 	case index > file.Chunks:
-		c.reply.Fail(gfs.Errorf(gfs.CodeInvalid, "chunk %d of a file of %d chunks: the next one is %d", index, file.Chunks, file.Chunks))
+		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "chunk %d of a file of %d chunks: the next one is %d", index, file.Chunks, file.Chunks))
 	case !c.request.GetAllocate():
 		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "the file has %d chunks: ask for chunk %d with allocate set to make it", file.Chunks, index))
 	default:

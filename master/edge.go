@@ -127,6 +127,10 @@ func (e *edge) mutate(r *bus.Request, m *pb.NamespaceMutation) {
 		r.Fail(err)
 		return
 	}
+	if m.GetTruncate() != nil {
+		e.namespace.Send(truncate{r, m})
+		return
+	}
 	e.propose(p, &pb.Record{Command: &pb.Record_Mutation{Mutation: m}}, func(outcome namespace.Outcome, err error) {
 		if err != nil {
 			e.counters.failures.Add(1)
@@ -176,6 +180,13 @@ func checkMutation(m *pb.NamespaceMutation) error {
 		paths = append(paths, op.SetAttributes.GetPath())
 	case *pb.NamespaceMutation_Undelete:
 		paths = append(paths, op.Undelete.GetPath())
+	case *pb.NamespaceMutation_Truncate:
+		if op.Truncate.GetReplacement() != nil {
+			return gfs.Errorf(gfs.CodeInvalid, "truncate with a replacement: the master makes it")
+		}
+		if op.Truncate.GetFileId() == 0 {
+			paths = append(paths, op.Truncate.GetPath())
+		}
 	}
 	for _, name := range paths {
 		if _, err := gfs.CleanPath(name); err != nil {

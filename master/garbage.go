@@ -19,7 +19,7 @@ const garbagePages = 16
 
 // Garbage goes through the actors like this. The scanner, which counts and decides how much is deleted where, has the
 // registry look for replicas that its view of the log does not need. The namespace actor leaves out those whose chunk has
-// a lease actor, since it is being made or reconfigured, and sends the orders; a chunkserver deletes what still is as it
+// a lease actor, since it is being made or reconfigured, or is a copy on its way, and sends the orders; a chunkserver deletes what still is as it
 // reported it, and its answer goes back to the registry and the scanner.
 
 // findGarbage looks through a slice of all replicas.
@@ -138,7 +138,7 @@ func (c deleteGarbage) Do(s *namespaceShell) {
 // collectable reports whether a replica still is garbage as far as this actor knows: it alone knows which chunks are
 // being made.
 func (s *namespaceShell) collectable(g registry.Garbage) bool {
-	if s.leaseActors[g.Handle] != nil || g.Handle >= s.handles.next {
+	if s.leaseActors[g.Handle] != nil || s.copies[g.Handle] || g.Handle >= s.handles.next {
 		return false // s.handles.next is 0 before the first reservation, and then nothing is
 	}
 	chunk, found := s.view().Chunk(g.Handle)

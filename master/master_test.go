@@ -39,7 +39,7 @@ func TestAFileFromItsCreationToItsClose(t *testing.T) {
 	if !proto.Equal(at, again) {
 		t.Fatalf("asked again: %v, first %v", again, at)
 	}
-	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Index: 2, Allocate: true}); !errors.Is(err, fs.ErrInvalid) {
+	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Index: 2, Allocate: true}); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("a chunk beyond the next: %v", err)
 	}
 

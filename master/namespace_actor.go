@@ -24,6 +24,8 @@ type namespaceShell struct {
 	leaseActors map[gfs.ChunkHandle]*leaseEntry
 	handles     handleRange
 	allocations map[place]*allocation
+	truncations map[gfs.FileID]*truncation
+	copies      map[gfs.ChunkHandle]bool // being made for truncations: no garbage yet
 }
 
 // leaseEntry is a chunk's lease actor. sent counts the commands that went there, so that an actor which says that
@@ -36,7 +38,7 @@ type leaseEntry struct {
 func newNamespaceShell(v *services) *namespaceShell {
 	return &namespaceShell{
 		services: v, state: namespace.New(),
-		leaseActors: map[gfs.ChunkHandle]*leaseEntry{}, allocations: map[place]*allocation{},
+		leaseActors: map[gfs.ChunkHandle]*leaseEntry{}, allocations: map[place]*allocation{}, truncations: map[gfs.FileID]*truncation{}, copies: map[gfs.ChunkHandle]bool{},
 	}
 }
 
@@ -138,6 +140,10 @@ func (s *namespaceShell) end(err error) {
 		a.answer(nil, err)
 		delete(s.allocations, key)
 	}
+	for _, t := range s.truncations {
+		s.endTruncation(t, nil, err)
+	}
+	clear(s.copies)
 	s.handles = handleRange{}
 	s.counters.leaseActors.Store(0)
 }
