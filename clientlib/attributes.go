@@ -116,7 +116,7 @@ func (c *Client) chunkLocations(p *patience, name string, offset, length int64) 
 		if held > gfs.ChunkSize { // full, but for one that a hole ends
 			held = at.length
 			if at.open || held < gfs.ChunkSize {
-				if held, err = c.chunkLength(p, info.status.ID, at.index); err != nil {
+				if held, exists, err = c.chunkLength(p, info.status.ID, at.index); err != nil || !exists {
 					return found, err
 				}
 			}

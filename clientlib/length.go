@@ -29,25 +29,33 @@ func (c *Client) stat(p *patience, request *pb.StatRequest) (*fileInfo, error) {
 
 // trueLength is the length of the file that status describes.
 func (c *Client) trueLength(p *patience, status *pb.FileStatus) (int64, error) {
-	if status.GetDirectory() || !status.GetOpen() || status.GetChunks() == 0 {
-		return status.GetLength(), nil
+	for {
+		if status.GetDirectory() || !status.GetOpen() || status.GetChunks() == 0 {
+			return status.GetLength(), nil
+		}
+		last := status.GetChunks() - 1
+		length, exists, err := c.chunkLength(p, gfs.FileID(status.GetFileId()), last)
+		if err != nil || exists {
+			return int64(last)*gfs.ChunkSize + length, err
+		}
+		// A truncation has cut it away since.
+		request := &pb.StatRequest{Identity: c.identify(), FileId: status.GetFileId()}
+		status = &pb.FileStatus{}
+		if _, err := c.askUntil(p, messages.OpStat, request, status); err != nil {
+			return 0, err
+		}
 	}
-	last := status.GetChunks() - 1
-	length, err := c.chunkLength(p, gfs.FileID(status.GetFileId()), last)
-	return int64(last)*gfs.ChunkSize + length, err
 }
 
-// chunkLength is the committed length of a chunk now.
-func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (int64, error) {
+// chunkLength is the committed length of a chunk now, if the file has it.
+func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (length int64, exists bool, err error) {
 	for {
 		at, exists, err := c.fetchLocations(p, file, index)
 		switch {
-		case err != nil:
-			return 0, err
-		case !exists:
-			return 0, gfs.Errorf(gfs.CodeNotExist, "the file has no chunk %d any more", index)
+		case err != nil || !exists:
+			return 0, false, err
 		case !at.open:
-			return at.length, nil
+			return at.length, true, nil
 		}
 		last := error(gfs.Errorf(gfs.CodeUnavailable, "chunk %v is open for mutation and has no primary", at.handle))
 		for _, server := range c.candidates(at, true) {
@@ -58,7 +66,7 @@ func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (int64,
 			}
 			if err == nil && reply.GetEndKnown() {
 				c.locations.saw(file, at, reply.GetCommitLength())
-				return reply.GetCommitLength(), nil
+				return reply.GetCommitLength(), true, nil
 			}
 			if isFault(err) {
 				c.unreachable(at, server, err)
@@ -67,12 +75,12 @@ func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (int64,
 				continue
 			}
 			if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-				return 0, err
+				return 0, false, err
 			}
 			last = err
 		}
 		if err := p.pause(last); err != nil {
-			return 0, err
+			return 0, false, err
 		}
 	}
 }
@@ -90,11 +98,8 @@ func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32) error {
 				return err
 			}
 		}
-		if !exists {
-			return gfs.Errorf(gfs.CodeNotExist, "the file has no chunk %d any more", index)
-		}
-		if !at.open {
-			return nil // closing made it durable
+		if !exists || !at.open {
+			return nil // a truncation has cut it away, or closing made it durable
 		}
 		err = gfs.Errorf(gfs.CodeUnavailable, "chunk %v is open for mutation and has no primary", at.handle)
 		if server, ok := at.primaryServer(); ok {

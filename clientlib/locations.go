@@ -128,6 +128,16 @@ func (c *locationCache) saw(key locationKey, handle gfs.ChunkHandle, length int6
 	}
 }
 
+// cut forgets the chunks of a file from an index on.
+func (c *locationCache) cut(file gfs.FileID, first uint32) {
+	for key, element := range c.entries {
+		if key.file == file && key.index >= first {
+			delete(c.entries, key)
+			c.recent.Remove(element)
+		}
+	}
+}
+
 // locations is the client's cache and the requests under way that fill it.
 type locations struct {
 	mu      sync.Mutex
@@ -150,6 +160,12 @@ func (l *locations) drop(file gfs.FileID, at location) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cache.drop(locationKey{file, at.index}, at.version)
+}
+
+func (l *locations) cut(file gfs.FileID, first uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cache.cut(file, first)
 }
 
 func (l *locations) saw(file gfs.FileID, at location, length int64) {

@@ -27,7 +27,7 @@ type openFile struct {
 	life   context.Context // ends with close, or with the client
 	end    context.CancelFunc
 	room   room
-	chunks atomic.Uint32 // at least as many are known to exist
+	chunks atomic.Uint32 // as many were known to exist; a truncation by somebody else may have cut some away
 
 	turn     turn // held by calls that use the position
 	position int64
@@ -132,12 +132,8 @@ func (f *openFile) reach(p *patience, index uint32) error {
 		&pb.LocateRequest{Identity: f.client.identify(), FileId: uint64(f.id), FirstIndex: index, Count: 1}, reply); err != nil {
 		return err
 	}
-	for next := reply.GetFileChunks(); next < index; next++ {
-		if _, err := f.client.lease(p, &pb.LeaseRequest{FileId: uint64(f.id), Index: next, Allocate: true}); err != nil {
-			return err
-		}
-		f.exists(next)
-		p.progress()
+	if err := f.client.makeChunks(p, f.id, reply.GetFileChunks(), index); err != nil {
+		return err
 	}
 	f.exists(index - 1)
 	return nil

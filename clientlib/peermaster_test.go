@@ -148,7 +148,7 @@ func (p *peers) leaseChunk(r *pb.LeaseRequest) (*pb.ChunkLocation, error) {
 		p.applied[fmt.Sprintf("reserve %d", index)]++
 		return &pb.ChunkLocation{}, nil
 	case index > len(node.chunks), index == len(node.chunks) && !r.GetAllocate():
-		return nil, gfs.Errorf(gfs.CodeInvalid, "chunk %d of %d", index, len(node.chunks))
+		return nil, gfs.Errorf(gfs.CodeNotExist, "chunk %d of %d", index, len(node.chunks))
 	case index == len(node.chunks):
 		p.lastID++
 		c := &peerChunk{handle: gfs.ChunkHandle(p.lastID), version: p.newVersion(), open: true, table: make(map[[2]uint64]int64)}

@@ -99,14 +99,12 @@ func (f *openFile) readPiece(p *patience, offset int64, buf []byte) (int, error)
 	if !exists {
 		return 0, io.EOF
 	}
-	more := f.chunks.Load() > index+1
-	if !more {
-		if _, more, err = f.client.locate(p, f.id, index+1); err != nil {
-			return n, err
+	// Only the master knows whether this is a hole or the end: a chunk behind may have been made, or cut away.
+	if _, more, err := f.client.fetchLocations(p, f.id, index+1); err != nil || !more {
+		if err == nil {
+			err = io.EOF
 		}
-	}
-	if !more {
-		return n, io.EOF
+		return n, err
 	}
 	// The chunk may have grown after it was read and before its successor was made.
 	f.exists(index + 1)

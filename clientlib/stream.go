@@ -18,6 +18,9 @@ const sendBurst = 64
 // into it: a chunk that is being closed denies it for a few milliseconds.
 const stubbornRefusals = 4
 
+// maxCuts is how often in a row a stream looks for the file's present chunks when its own was cut away.
+const maxCuts = 8
+
 // stream carries mutations of one open file, in order, to the primary of a chunk: a writing stream to that of its
 // chunk, an appending one to that of the file's last chunk, and on to the next when that is full. One goroutine
 // drives it while there is something to do.
@@ -30,6 +33,7 @@ type stream struct {
 	window     window
 	index      uint32
 	located    bool // false: an appending stream that has to ask which chunk is the last
+	held       bool // the file had a chunk at index: it is not to be made again
 	sequence   uint64
 	target     *target
 	generation uint64 // of the target: answers to what was sent before it are nobody's
@@ -41,6 +45,7 @@ type stream struct {
 
 	// Only the driving goroutine uses these.
 	refusals, faults int // since the last progress
+	cuts             int // how often the chunk was found cut away since a target was found
 	accused          accusation
 }
 
@@ -119,7 +124,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 		s.window.advance()
 		s.generation++
 		s.index++
-		s.target, s.accused = nil, accusation{}
+		s.target, s.held, s.accused = nil, false, accusation{}
 		s.mu.Unlock()
 		return true, nil
 	case s.target == nil:
@@ -301,22 +306,17 @@ func (s *stream) abandon(m *mutation, why error) bool {
 func (s *stream) establish(p *patience) error {
 	c := s.file.client
 	s.mu.Lock()
-	index, last := s.index, s.appends && !s.located
+	index, last, held := s.index, s.appends && !s.located, s.held
 	s.mu.Unlock()
-	if !last {
-		if err := s.file.completeBefore(p, index); err != nil {
-			return err
-		}
-		if err := s.file.reach(p, index); err != nil {
-			return err
-		}
-	}
-	request := &pb.LeaseRequest{FileId: uint64(s.file.id), Index: index, Last: last, Allocate: true,
+	request := &pb.LeaseRequest{FileId: uint64(s.file.id), Index: index, Last: last, Allocate: last || !held,
 		FailedVersion: uint64(s.accused.version), FailedServer: string(s.accused.server)}
 	if last {
 		request.Index = 0
 	}
-	at, err := c.lease(p, request)
+	at, err := s.acquire(p, request)
+	if gfs.CodeOf(err) == gfs.CodeNotExist && s.cuts < maxCuts {
+		return s.cutAway(p)
+	}
 	if err != nil {
 		return err
 	}
@@ -338,9 +338,38 @@ func (s *stream) establish(p *patience) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index, s.located = at.index, true
+	s.index, s.located, s.held, s.cuts = at.index, true, true, 0
 	s.target = &target{at: at, server: server, conn: conn, next: foresight{since: time.Now()}}
 	return nil
+}
+
+// acquire gets the lease, when all before the chunk is made and decided.
+func (s *stream) acquire(p *patience, request *pb.LeaseRequest) (location, error) {
+	if !request.GetLast() {
+		if err := s.file.completeBefore(p, request.GetIndex()); err != nil {
+			return location{}, err
+		}
+		if err := s.file.reach(p, request.GetIndex()); err != nil {
+			return location{}, err
+		}
+	}
+	return s.file.client.lease(p, request)
+}
+
+// cutAway is for a chunk that is gone: a truncation has cut it off, or the file was removed, which shows when the same is
+// tried again. What was sent to it and not acknowledged is sent again, an append to the file's end as it is now.
+func (s *stream) cutAway(p *patience) error {
+	s.file.chunks.Store(0)
+	s.mu.Lock()
+	s.held, s.located = false, !s.appends
+	s.target, s.accused = nil, accusation{}
+	s.generation++
+	s.window.restart()
+	s.mu.Unlock()
+	if s.cuts++; s.cuts == 1 {
+		return nil
+	}
+	return p.pause(nil)
 }
 
 // accuse notes for the next request that the primary cannot be reached, and pauses unless it is the first time.

@@ -171,6 +171,18 @@ func (w *window) advance() {
 	w.full, w.next = false, 0
 }
 
+// restart makes everything undecided leave again, for whichever chunk the file has now: that which it was sent to was cut
+// away with what it had decided.
+func (w *window) restart() {
+	w.rewind()
+	for _, m := range w.entries {
+		if m.state == refused {
+			m.state = waiting
+		}
+	}
+	w.full = false
+}
+
 // drain empties the window and gives back what was in it.
 func (w *window) drain() []*mutation {
 	all := w.entries

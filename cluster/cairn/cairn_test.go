@@ -209,6 +209,10 @@ func TestAttributes(t *testing.T) {
 	s.must("chown", "-R", "ada:staff", "/a")
 	s.must("chown", ":ops", "/a/one")
 	s.must("setrep", "2", "/a/one")
+	s.must("truncate", "1K", "/a/one")
+	if n := s.sizeOf("/a/one"); n != 1024 {
+		t.Errorf("truncated to %d bytes", n)
+	}
 	s.must("setrep", "-R", "1", "/a/b")
 	for _, want := range []entry{
 		{Path: "/a", Mode: "0755", Owner: "ada", Group: "staff"},
@@ -339,6 +343,9 @@ func TestWrongUse(t *testing.T) {
 		{"chown somebody", 2, "OWNER"},
 		{"chown -R somebody /missing", 1, "not exist"},
 		{"setrep", 2, "setrep [-R] N PATH"},
+		{"truncate", 2, "truncate SIZE PATH"},
+		{"truncate much /d", 2, "write 4096, 64K or 1GiB"},
+		{"truncate 10 /d", 1, "/d"},
 		{"setrep three /d", 2, "1 to 8"},
 		{"setrep 9 /d", 2, "1 to 8"},
 		{"setrep 2 /d", 1, "/d"},

@@ -240,6 +240,28 @@ func (a *app) setrepCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) truncateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "truncate SIZE PATH…",
+		Short: "Make files SIZE bytes long (4096, 64K, 1GiB): cut their ends off or add zeros",
+		Args:  atLeast(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var bytes size
+			if err := bytes.Set(args[0]); err != nil {
+				return usagef("%q is %w", args[0], err)
+			}
+			return a.withClient(cmd.Context(), func(client *clientlib.Client) error {
+				for _, name := range args[1:] {
+					if err := client.Truncate(cmd.Context(), name, int64(bytes)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
 func recursiveFlag(cmd *cobra.Command, recursive *bool) {
 	cmd.Flags().BoolVarP(recursive, "recursive", "R", false, "directories with all they hold")
 }

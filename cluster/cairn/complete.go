@@ -29,7 +29,7 @@ func (a *app) complete(cmd *cobra.Command) {
 	switch cmd.Name() {
 	case "cat", "ls", "stat", "mkdir", "rm", "mv", "append", "tail", "locate", "du", "undelete":
 		cmd.ValidArgsFunction = a.completePaths(0, cobra.ShellCompDirectiveNoFileComp)
-	case "chmod", "chown", "setrep":
+	case "chmod", "chown", "setrep", "truncate":
 		cmd.ValidArgsFunction = a.completePaths(1, cobra.ShellCompDirectiveNoFileComp)
 	case "get":
 		cmd.ValidArgsFunction = a.completePaths(0, cobra.ShellCompDirectiveDefault)

@@ -96,7 +96,7 @@ func (a *app) root() *cobra.Command {
 		a.demoCommand(), a.devCommand(), a.localCommand(), a.natsCommand(), a.masterCommand(), a.chunkserverCommand(),
 		a.putCommand(), a.getCommand(), a.catCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
 		a.rmCommand(), a.mvCommand(), a.appendCommand(), a.locateCommand(), a.benchCommand(),
-		a.chmodCommand(), a.chownCommand(), a.setrepCommand(), a.duCommand(), a.dfCommand(), a.undeleteCommand(),
+		a.chmodCommand(), a.chownCommand(), a.setrepCommand(), a.truncateCommand(), a.duCommand(), a.dfCommand(), a.undeleteCommand(),
 		a.trashCommand(), a.tailCommand(), a.adminCommand(), a.versionCommand(),
 	)
 	root.InitDefaultHelpCmd()
