@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -18,14 +19,16 @@ import (
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
+var churning = flag.Duration("chaos.churn", 8*time.Second, "how long files come and go while processes are killed")
+
 // Files come and go while masters and chunkservers are killed. In the end every file that was not removed is whole, and
 // the disks hold no replica but theirs.
 func TestGarbageIsCollectedAndNothingElse(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), *duration+3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), *churning+3*time.Minute)
 	defer cancel()
 	const workers = 3
 	r := newRig(t, ctx, 3, 4)
-	load, stop := context.WithTimeout(ctx, *duration)
+	load, stop := context.WithTimeout(ctx, *churning)
 	defer stop()
 	var wg sync.WaitGroup
 	var failed [workers + 1]error
