@@ -36,6 +36,7 @@ type collector struct {
 // tally is the garbage of a server.
 type tally struct {
 	replicas, orphaned, stale uint64
+	empty                     uint64 // of the orphaned ones, those that never held a byte: of creations that were given up
 	lost                      uint64 // of the orphaned ones, those that may belong to history that the log has lost
 	held                      string // why nothing is deleted there, empty if it is
 }
@@ -69,7 +70,9 @@ func (c *collector) add(found []registry.Garbage, lost func(gfs.ChunkHandle) boo
 		} else {
 			t.stale++
 		}
-		if g.Orphaned && lost(g.Handle) {
+		if g.Orphaned && g.Length == 0 {
+			t.empty++ // nobody can miss it: the chunkserver keeps one that has a byte after all
+		} else if g.Orphaned && lost(g.Handle) {
 			t.lost++
 			if _, confirmed := c.confirmed[g.ID]; !confirmed {
 				continue
@@ -106,13 +109,14 @@ func (c *collector) end(audits []registry.Audit, dropped uint64) (held map[gfs.S
 
 // doubt is the reason not to believe that orphaned replicas are garbage, empty if there is none.
 func doubt(audit registry.Audit, t *tally, dropped uint64) string {
+	full := t.orphaned - t.empty
 	switch {
 	case audit.Strange > 0:
 		return fmt.Sprintf("%d of its %d replicas are of chunks that this operation log never made: it may have lost its history", audit.Strange, audit.Replicas)
 	case t.lost > 0:
 		return fmt.Sprintf("%d of its %d replicas may be of chunks made after the backup from which the operation log was restored", t.lost, audit.Replicas)
-	case t.orphaned > dropped && (t.orphaned-dropped)*heldShare > audit.Replicas:
-		return fmt.Sprintf("%d of its %d replicas are of chunks that no file has, and the operation log dropped only %d lately", t.orphaned, audit.Replicas, dropped)
+	case full > dropped && (full-dropped)*heldShare > audit.Replicas:
+		return fmt.Sprintf("%d of its %d replicas are of chunks that no file has, and the operation log dropped only %d lately", full, audit.Replicas, dropped)
 	}
 	return ""
 }

@@ -14,7 +14,7 @@ func orphans(server gfs.ServerID, n int) []registry.Garbage {
 	found := make([]registry.Garbage, n)
 	for i := range found {
 		found[i] = registry.Garbage{
-			Replica: registry.Replica{Server: placement.Server{ID: server}}, Handle: gfs.ChunkHandle(i + 1), Orphaned: true,
+			Replica: registry.Replica{Server: placement.Server{ID: server}, Length: 7}, Handle: gfs.ChunkHandle(i + 1), Orphaned: true,
 		}
 	}
 	return found
@@ -83,6 +83,25 @@ func TestGarbageIsCountedBeforeItIsDeleted(t *testing.T) {
 		if len(g.batches["b"]) != 1 {
 			t.Errorf("%s: an order without an answer blocks its server for ever", c.name)
 		}
+	}
+}
+
+// Replicas that never held a byte are no sign of lost history, and nobody misses them.
+func TestEmptyGarbageIsNotDoubted(t *testing.T) {
+	now, found := time.Unix(1e9, 0), orphans("a", 9)
+	for i := range found {
+		found[i].Length = 0
+	}
+	var g collector
+	for range 2 {
+		g.begin(now)
+		g.add(found, func(gfs.ChunkHandle) bool { return true })
+		if held := g.end([]registry.Audit{{Server: "a", Told: true, Replicas: 10}}, 0); len(held) != 0 {
+			t.Fatalf("held back: %v", held)
+		}
+	}
+	if len(g.batches["a"]) != 9 {
+		t.Errorf("%d deleted", len(g.batches["a"]))
 	}
 }
 

@@ -36,7 +36,7 @@ func TestAReservedChunkIsInTheFileWhenItIsWanted(t *testing.T) {
 			w.mustLease(&pb.LeaseRequest{FileId: file, Index: index, Reserve: true}) // 0 is there
 		}
 	}
-	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Index: 3, Reserve: true}); gfs.CodeOf(err) != gfs.CodeInvalid {
+	if _, err := w.lease(&pb.LeaseRequest{FileId: file, Index: 3, Reserve: true}); gfs.CodeOf(err) != gfs.CodeNotExist {
 		t.Fatalf("reserved too far ahead: %v", err)
 	}
 	w.await("two chunks are reserved", func() bool { return created(peers) == 9 })

@@ -11,8 +11,8 @@ import (
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
-// Delete deletes a replica if its promised and active version, state and mark are still those of the precondition;
-// else it is gfs.CodeConflict. Its files are moved aside, into the trash, and Sweep unlinks them later. The
+// Delete deletes a replica if its promised and active version, state and mark are still those of the precondition, and it
+// still is empty if it was; else it is gfs.CodeConflict. Its files are moved aside, into the trash, and Sweep unlinks them later. The
 // deletion is durable when Delete returns. Who still reads the files keeps reading them.
 func (s *Store) Delete(h gfs.ChunkHandle, precondition Status) error {
 	r, err := s.Get(h)
@@ -23,9 +23,9 @@ func (s *Store) Delete(h gfs.ChunkHandle, precondition Status) error {
 	defer r.write.Unlock()
 	now := r.Status()
 	if now.Promised != precondition.Promised || now.Active != precondition.Active ||
-		now.State != precondition.State || now.Marked != precondition.Marked {
-		return gfs.Errorf(gfs.CodeConflict, "chunk %s: replica is promised %s, active %s, %s, marked %t: not as it was reported",
-			h, now.Promised, now.Active, now.State, now.Marked)
+		now.State != precondition.State || now.Marked != precondition.Marked || now.Length != 0 && precondition.Length == 0 {
+		return gfs.Errorf(gfs.CodeConflict, "chunk %s: replica is promised %s, active %s, %s, marked %t, %d bytes long: not as it was reported",
+			h, now.Promised, now.Active, now.State, now.Marked, now.Length)
 	}
 	r.mu.Lock()
 	if r.gone {
