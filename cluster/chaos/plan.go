@@ -58,7 +58,7 @@ const (
 
 // Strike is one fault of a plan.
 type Strike struct {
-	After time.Duration // since the one before was over and no replica was missing
+	After time.Duration // since no replica was missing
 	Fault Fault
 	For   time.Duration // until it is taken back
 	Aim   Phase         // wait, for aimPatience at most, until a chunk enters this phase; empty: do not wait
@@ -81,7 +81,7 @@ func plan(seed uint64, duration time.Duration, kinds []Fault) []Strike {
 	between := func(least, most time.Duration) time.Duration { return least + rand64(random, most-least) }
 	files := []string{recordsPath, rawPath, streamPath, blocksPath}
 	// Most faults strike while mutations are under way, which they always are.
-	aims := []Phase{"", "", "", Reconfiguring, Closing, Joining}
+	aims := []Phase{"", "", "", Reconfiguring, Joining, Closing}
 	var strikes []Strike
 	for total := time.Duration(0); total < duration; {
 		s := Strike{

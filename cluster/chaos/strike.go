@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,22 +20,27 @@ const (
 )
 
 // strikeAll carries out a plan, one fault after the other, as far as the time allows, and leaves every process running
-// and every proxy open.
+// and every proxy open. Before each no replica is missing, but for those that strike while replicas are brought back:
+// two such in a row could leave a chunk without any.
 func (r *run) strikeAll(ctx context.Context, client *clientlib.Client, strikes []Strike) error {
+	early := true
 	for _, s := range strikes {
+		early = !early && (s.Aim == Joining || s.Aim == Reconfiguring)
+		if !early {
+			if err := r.waitWhole(ctx, client, false); err != nil {
+				return err
+			}
+			if err := rest(ctx, s.After); err != nil {
+				return err
+			}
+		}
 		if r.stop.Load() || time.Since(r.ops.begin) > r.Duration {
 			return nil // somebody failed, or the time is up
-		}
-		if err := rest(ctx, s.After); err != nil {
-			return err
 		}
 		if err := r.strike(ctx, client, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 		r.report.Strikes++
-		if err := r.waitWhole(ctx, client, false); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -64,12 +70,16 @@ func (r *run) strike(ctx context.Context, client *clientlib.Client, s Strike) er
 	r.ops.strike(b)
 	err := r.inflict(b.target, s.Fault)
 	r.Say("%9.3f %s of %s for %s", b.at.Seconds(), s.Fault, b.target, s.For.Round(time.Millisecond))
-	over := time.Now().Add(s.For)
-	now, lookErr := r.look(ctx, client, phases, chains)
-	r.ops.seen(b, now)
-	err = errors.Join(err, lookErr, rest(ctx, time.Until(over)), r.undo(ctx, b.target, s.Fault))
+	var looking sync.WaitGroup
+	looking.Go(func() { // which may take as long as the fault lasts
+		now, lookErr := r.look(ctx, client, phases, chains)
+		r.ops.seen(b, now)
+		err = errors.Join(err, lookErr)
+	})
+	ended := errors.Join(rest(ctx, s.For), r.undo(ctx, b.target, s.Fault))
 	r.Say("%9.3f over", r.ops.takenBack(b).Seconds())
-	return err
+	looking.Wait()
+	return errors.Join(err, ended)
 }
 
 func (r *run) inflict(target string, fault Fault) error {
