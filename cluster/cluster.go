@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/cairnfs/cairn/chunkserver"
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/master"
+	"github.com/cairnfs/cairn/master/oplog"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -26,6 +28,7 @@ const maxChunkservers = 64
 type Config struct {
 	Dir          string        // where everything is kept; made if it does not exist
 	Name         string        // the cluster's name; "" is "local"
+	Masters      int           // 1, 3 or 5; 0 means 1
 	Chunkservers int           // 0 means 4
 	Racks        int           // the chunkservers are spread over so many racks in turn; 0 means 2
 	Listen       string        // of the NATS server; "" is 127.0.0.1:0
@@ -43,7 +46,7 @@ type Cluster struct {
 	mu           sync.Mutex
 	nats         *NATS
 	url          string
-	master       *master.Master
+	masters      []*master.Master           // none while they are stopped
 	chunkservers []*chunkserver.Chunkserver // nil where stopped
 }
 
@@ -63,6 +66,12 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 func (cfg *Config) fill() error {
 	if cfg.Dir == "" {
 		return gfs.Errorf(gfs.CodeInvalid, "a cluster needs a directory to keep its data in")
+	}
+	if cfg.Masters == 0 {
+		cfg.Masters = 1
+	}
+	if cfg.Masters != 1 && cfg.Masters != 3 && cfg.Masters != 5 {
+		return gfs.Errorf(gfs.CodeInvalid, "%d masters: want 1, 3 or 5", cfg.Masters)
 	}
 	if cfg.Chunkservers < 0 || cfg.Chunkservers > maxChunkservers {
 		return gfs.Errorf(gfs.CodeInvalid, "%d chunkservers in one process: want 1 to %d", cfg.Chunkservers, maxChunkservers)
@@ -107,16 +116,12 @@ func (c *Cluster) start(ctx context.Context) error {
 	return c.WaitReady(ctx)
 }
 
-// Close stops every part. It is idempotent. The master goes first: it would take each chunkserver that stops for
+// Close stops every part. It is idempotent. The masters go first: they would take each chunkserver that stops for
 // lost and go on with the chunk's other members, until one alone is left.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var failed []error
-	if c.master != nil {
-		failed = append(failed, c.master.Close())
-		c.master = nil
-	}
+	failed := []error{c.closeMasters()}
 	for i, s := range c.chunkservers {
 		if s != nil {
 			failed = append(failed, s.Close())
@@ -178,31 +183,74 @@ func WaitChunkservers(ctx context.Context, client *clientlib.Client, want int) e
 	}
 }
 
-// StartMaster starts the master after StopMaster.
+// StartMaster starts the master, or all of them, after StopMaster.
 func (c *Cluster) StartMaster(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.master != nil {
+	if len(c.masters) > 0 {
 		return nil
 	}
-	m, err := master.Start(ctx, master.Config{
-		ID: "m1", Dir: filepath.Join(c.config.Dir, "m1"), Cluster: c.config.Name, NATS: bus.Config{URL: c.url}, Log: c.config.Log,
-		ReplicationDelay: c.config.ReplicationDelay,
-	})
-	c.master = m
-	return err
+	peers, listeners, err := c.group()
+	if err != nil {
+		return err
+	}
+	for i := range c.config.Masters {
+		id := fmt.Sprintf("m%d", i+1)
+		cfg := master.Config{
+			ID: id, Dir: filepath.Join(c.config.Dir, id), Cluster: c.config.Name, NATS: bus.Config{URL: c.url}, Log: c.config.Log,
+			Peers: peers, ReplicationDelay: c.config.ReplicationDelay,
+		}
+		if len(peers) > 0 {
+			cfg.RaftListener = listeners[i]
+		}
+		m, err := master.Start(ctx, cfg)
+		if err != nil {
+			for _, l := range listeners[min(i, len(listeners)):] {
+				_ = l.Close() // it accepted nothing, or was closed by the master
+			}
+			return errors.Join(err, c.closeMasters())
+		}
+		c.masters = append(c.masters, m)
+	}
+	return nil
 }
 
-// StopMaster stops the master cleanly.
+// group is what makes several masters one group, on ports that are free now; nothing for one.
+func (c *Cluster) group() (peers []oplog.Peer, listeners []net.Listener, err error) {
+	if c.config.Masters == 1 {
+		return nil, nil, nil
+	}
+	for i := range c.config.Masters {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close() // it accepted nothing
+			}
+			return nil, nil, err
+		}
+		listeners = append(listeners, listener)
+		peers = append(peers, oplog.Peer{ID: fmt.Sprintf("m%d", i+1), Addr: listener.Addr().String()})
+	}
+	return peers, listeners, nil
+}
+
+// StopMaster stops the master, or all of them, cleanly.
 func (c *Cluster) StopMaster() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.master == nil {
-		return nil
+	return c.closeMasters()
+}
+
+// closeMasters closes the masters at once: one that is left alone would look for the others. The caller holds mu.
+func (c *Cluster) closeMasters() error {
+	failed := make([]error, len(c.masters))
+	var wg sync.WaitGroup
+	for i, m := range c.masters {
+		wg.Go(func() { failed[i] = m.Close() })
 	}
-	err := c.master.Close()
-	c.master = nil
-	return err
+	wg.Wait()
+	c.masters = nil
+	return errors.Join(failed...)
 }
 
 // StopNATS stops the bus: whatever is still possible afterwards goes around it.

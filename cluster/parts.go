@@ -11,10 +11,7 @@ import (
 func (c *Cluster) Masters() []*master.Master {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.master == nil {
-		return nil
-	}
-	return []*master.Master{c.master}
+	return slices.Clone(c.masters)
 }
 
 // Chunkservers are the chunkservers that run now.

@@ -31,20 +31,20 @@ func (a *app) devCommand() *cobra.Command {
 	var chunkservers, masters, port int
 	var http httpFlag
 	cmd := &cobra.Command{
-		Use:   "dev [--data DIR] [--chunkservers N] [--port PORT] [--http PORT]",
+		Use:   "dev [--data DIR] [--chunkservers N] [--masters N] [--port PORT] [--http PORT]",
 		Short: "Run a whole cluster in one process",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case masters != 1:
-				return usagef("--masters %d: one master is all that runs in one process so far", masters)
+			case masters != 1 && masters != 3 && masters != 5:
+				return usagef("--masters %d: want 1, 3 or 5", masters)
 			case chunkservers < 1:
 				return usagef("--chunkservers %d: want at least 1", chunkservers)
 			case port < 0 || port > 65535:
 				return usagef("--port %d: want 0 (a free one) to 65535", port)
 			}
 			c, err := cluster.Start(cmd.Context(), cluster.Config{
-				Dir: dir, Name: a.cluster, Chunkservers: chunkservers, Log: a.logger(),
+				Dir: dir, Name: a.cluster, Masters: masters, Chunkservers: chunkservers, Log: a.logger(),
 				Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 			})
 			if err != nil {
@@ -55,7 +55,7 @@ func (a *app) devCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "data", ".cairn", "keep all data in `DIR`")
 	cmd.Flags().IntVar(&chunkservers, "chunkservers", 4, "how many chunkservers, on two racks")
-	cmd.Flags().IntVar(&masters, "masters", 1, "how many masters")
+	cmd.Flags().IntVar(&masters, "masters", 1, "how many masters: 1, 3 or 5; counts at the first start")
 	cmd.Flags().IntVar(&port, "port", 4222, "port of the NATS server on 127.0.0.1; 0 picks a free one")
 	http.add(cmd, masterHTTP)
 	return cmd

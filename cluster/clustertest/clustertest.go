@@ -20,6 +20,9 @@ type Option func(*cluster.Config)
 // WithChunkservers sets the number of chunkservers, 4 by default.
 func WithChunkservers(n int) Option { return func(c *cluster.Config) { c.Chunkservers = n } }
 
+// WithMasters sets the number of masters, 1, 3 or 5: 1 by default.
+func WithMasters(n int) Option { return func(c *cluster.Config) { c.Masters = n } }
+
 // WithRacks spreads the chunkservers over n racks, 2 by default.
 func WithRacks(n int) Option { return func(c *cluster.Config) { c.Racks = n } }
 
