@@ -177,7 +177,8 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 		if err == nil {
 			err = c.mayJoin(version)
 		}
-		if err == nil && replica.Status().State != gfs.ReplicaMember {
+		believed := order.Believe && len(order.Members) == 1 && err == nil && replica.Status().State == gfs.ReplicaSuspect
+		if err == nil && replica.Status().State != gfs.ReplicaMember && !believed {
 			err = gfs.Errorf(gfs.CodeNoReplica, "chunk %s: a %s cannot be primary", c.handle, replica.Status().State)
 		}
 		if err != nil {
@@ -187,7 +188,7 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 		}
 		c.freeze()
 		c.whenDrained(func() {
-			configuration := configuration{version: version, members: order.Members, synced: order.Synced}
+			configuration := configuration{version: version, members: order.Members, synced: order.Synced, believed: believed}
 			c.activate(configuration, replica, func(length int64, accused string, err error) {
 				stop()
 				switch {

@@ -22,6 +22,8 @@ type configuration struct {
 	members []*pb.Server
 	synced  bool
 	fresh   bool // made by CreateOrder: the other members may not have their replicas yet
+	// believed says that the replica is suspect, as all are, and that there is none better.
+	believed bool
 }
 
 // activation is the slow part of becoming a primary: it activates the replica, opens the chain, and makes members
@@ -70,6 +72,15 @@ func (a *activation) run(ctx context.Context) error {
 }
 
 func (a *activation) bringIn(ctx context.Context) error {
+	if a.believed {
+		torn, err := a.replica.Believe()
+		if err != nil {
+			return err
+		}
+		for _, block := range torn {
+			a.cs.tellTorn(a.replica.Handle(), block)
+		}
+	}
 	if err := a.replica.Activate(a.version); err != nil {
 		return err
 	}

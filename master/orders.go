@@ -62,7 +62,7 @@ func (s *leaseShell) order(o lease.Order) {
 	case lease.Grant:
 		s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
-			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced,
+			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Believe: o.Believe,
 		}, func(answer bus.Answer) bool {
 			var reply pb.GrantReply
 			err := answer.Decode(&reply)

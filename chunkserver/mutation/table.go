@@ -122,13 +122,18 @@ func (t *Table) Add(e Entry, lowestUnacknowledged uint64) bool {
 // gfs.AppendMemory, and the decision travels with a mutation to all members.
 func (t *Table) DropWriter(id gfs.WriterID) { delete(t.writers, id) }
 
-// Below is a copy of the table for a chunk that is cut at a length in bytes: it knows nothing of appends that lie beyond,
-// even in part.
-func (t *Table) Below(length int64) *Table {
-	c := t.Clone()
-	for _, w := range c.writers {
+// Cut forgets the appends that do not lie below a length in bytes: they were lost with what the chunk held there. That
+// leaves their writers free to try them again.
+func (t *Table) Cut(length int64) {
+	for _, w := range t.writers {
 		w.slots = slices.DeleteFunc(w.slots, func(s slot) bool { return int64(s.offset)+int64(s.length) > length })
 	}
+}
+
+// Below is a copy of the table for a chunk that is cut at a length in bytes; see Cut.
+func (t *Table) Below(length int64) *Table {
+	c := t.Clone()
+	c.Cut(length)
 	return c
 }
 

@@ -63,7 +63,8 @@ func (r *Replica) state() gfs.ReplicaState {
 // Promise makes v the lowest version that the replica obeys and opens it for mutation: the fence and the mark are
 // on disk when Promise returns, with one fsync that concurrent callers share. If what was promised before is
 // from, the version that the attempt starts from, then a member held everything of it and was frozen, and active
-// becomes from in the same write. A joiner becomes a learner in the same write.
+// becomes from in the same write; a suspect held it too, but for what its disk may have lost. A joiner becomes a learner
+// in the same write.
 //
 // The caller has drained the mutations of older versions; pieces of which parts are missing are discarded here. A version that is not
 // above what is promised is gfs.CodeStaleVersion, and the detail says what is; an epoch below the highest heard is
@@ -86,7 +87,7 @@ func (r *Replica) Promise(v, from gfs.Version, joiner bool) error {
 		return err
 	}
 	return r.commitRow(func(next *row) error {
-		if next.promised == from && next.state == gfs.ReplicaMember && !joiner {
+		if next.promised == from && (next.state == gfs.ReplicaMember || next.state == gfs.ReplicaSuspect) && !joiner {
 			next.active = from
 		}
 		if joiner {

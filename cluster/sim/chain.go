@@ -105,6 +105,12 @@ func (d downEnd) write(f func()) error {
 }
 
 func (d downEnd) Apply(a *dataplane.Apply) error {
+	s := d.stream
+	if l := (link{s.ends[0].node, s.ends[1].node}); s.network.lose[l] {
+		delete(s.network.lose, l)
+		s.network.world.note("a frame from %s to %s is lost", l.from.name, l.to.name)
+		return nil
+	}
 	message, data := a.Encode()
 	err := d.write(func() {
 		frame, err := dataplane.DecodeApply(d.pool, message, data)

@@ -349,6 +349,9 @@ func (k *checks) rest() string {
 		}
 		good := 0
 		for _, s := range c.servers {
+			if !s.up() {
+				return s.name + " is down"
+			}
 			if replica, err := s.server.Store().Get(chunk.Handle); err == nil {
 				status := replica.Status()
 				if status.State == gfs.ReplicaMember && status.Active == chunk.Version && !status.Marked {
@@ -361,6 +364,22 @@ func (k *checks) rest() string {
 		}
 	}
 	return ""
+}
+
+// describe notes how all replicas are.
+func (k *checks) describe() {
+	for chunk := range k.cluster.state.View().Chunks(0) {
+		k.cluster.note("chunk %s: version %s, open %v, %d bytes, %d members", chunk.Handle, chunk.Version, chunk.Open, chunk.Length, chunk.Members)
+		for _, s := range k.cluster.servers {
+			if s.server == nil {
+				continue
+			}
+			if replica, err := s.server.Store().Get(chunk.Handle); err == nil {
+				unknown, err := replica.UnknownBlocks()
+				k.cluster.note("  %s: %+v, unknown %v, %v", s.name, replica.Status(), unknown, err)
+			}
+		}
+	}
 }
 
 // watch looks at everything now and then.

@@ -33,7 +33,7 @@ func (k *clients) begin(c *cluster) {
 	k.cluster = c
 	k.node = node{name: "clients", life: &life{world: c.world, name: "clients"}}
 	replicas := uint32(2 + c.random.IntN(2))
-	synced := c.chance(4)
+	synced := c.chance(4) || c.power
 	k.create("/appends", replicas, synced, func(id uint64) {
 		k.appends = id
 		for i := range 2 + c.random.IntN(3) {

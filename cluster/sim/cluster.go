@@ -47,10 +47,11 @@ type cluster struct {
 	byID      map[gfs.ServerID]*server
 	clients   clients
 	checks    checks
+	power     bool // the script has losses of power: then everything is synced, and nothing of it may be lost
 }
 
 // newCluster makes a cluster whose servers keep their data below dir.
-func newCluster(w *world, dir string, log *logrus.Logger) (*cluster, error) {
+func newCluster(w *world, dir string, log *logrus.Logger, power bool) (*cluster, error) {
 	subjects, err := messages.NewSubjects(clusterName)
 	if err != nil {
 		return nil, err
@@ -60,9 +61,9 @@ func newCluster(w *world, dir string, log *logrus.Logger) (*cluster, error) {
 		seed[i] = byte(w.random.Uint32())
 	}
 	c := &cluster{
-		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), state: namespace.New(),
+		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), power: power, state: namespace.New(),
 		byAddress: make(map[string]*server), byID: make(map[gfs.ServerID]*server),
-		network: &network{world: w, cut: make(map[link]time.Duration)},
+		network: &network{world: w, cut: make(map[link]time.Duration), lose: make(map[link]bool)},
 	}
 	c.network.serve = c.serve
 	c.checks = newChecks(c)

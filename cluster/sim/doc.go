@@ -7,7 +7,8 @@
 // (master.StartSimulated: namespace, lease, registry, placement, joins) runs as it does in a process. What is simulated is
 // what they meet the world through: goroutines and timers (coroutine.go), sockets (stream.go, chain.go), NATS
 // (network.go), Raft (master.go: what is in the log is committed), and clients (clients.go). The store's files are real
-// and lie in memory; a process can end in the middle of any operation on them, with a part of what it was writing done.
+// and lie in memory; a process can end in the middle of any operation on them, with a part of what it was writing done;
+// where power is lost, of what was not synced any pages are forgotten (power.go).
 //
 // Messages on the bus are late, reordered, lost and doubled. Streams are in order until they break, and what was on its
 // way then is lost from some moment on. Processes end, stop and go on, and have slow disks; links are cut, in both
@@ -25,6 +26,5 @@
 //
 // # What it does not do
 //
-// It says nothing about sockets, NATS, Raft and the kernel, nor about speed; cluster/chaos has the real ones. Power is
-// never lost. Within one call of the store nothing else happens.
+// It says nothing about sockets, NATS, Raft and the kernel, nor about speed; cluster/chaos has the real ones. Within one call of the store nothing else happens.
 package sim

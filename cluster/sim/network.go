@@ -28,7 +28,9 @@ type network struct {
 	// cut is until when nothing passes between two nodes, in one direction.
 	cut map[link]time.Duration
 	// faults is one in how many messages is lost, doubled or very late; 0 for none.
-	faults  int
+	faults int
+	// lose are the links on which the next frame of a chain is lost, as only a mistake could do it.
+	lose    map[link]bool
 	streams []*stream
 	serve   func(c *call, subject string, data []byte) bool
 }

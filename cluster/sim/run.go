@@ -34,7 +34,7 @@ func Run(s Script, trace Trace) (*Failure, Result) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	w := newWorld(s.Seed)
 	w.trace = trace
-	c, err := newCluster(w, dir, newLog(w, trace))
+	c, err := newCluster(w, dir, newLog(w, trace), s.losesPower())
 	if err != nil {
 		return &Failure{Checker: "set-up", Detail: err.Error()}, Result{}
 	}
@@ -47,15 +47,18 @@ func Run(s Script, trace Trace) (*Failure, Result) {
 	c.heal()
 	for end := w.now + restTime; w.failure == nil && w.now < end; {
 		w.run(w.now + 500*time.Millisecond)
-		if c.checks.rest() == "" {
+		if w.failure != nil || c.checks.rest() == "" {
 			break
 		}
 	}
 	if w.failure == nil {
 		c.checks.look(true)
 	}
-	if what := c.checks.rest(); w.failure == nil && what != "" {
-		w.fail(checkSettled, "%s after %v", what, restTime)
+	if w.failure == nil {
+		if what := c.checks.rest(); what != "" {
+			c.checks.describe()
+			w.fail(checkSettled, "%s after %v", what, restTime)
+		}
 	}
 	var failure *Failure
 	errors.As(w.failure, &failure)
@@ -171,6 +174,10 @@ func (c *cluster) befall(step Step) {
 		if s, is := c.process(nodes[0].name).(*server); is {
 			s.untilCrash = number
 		}
+	case step.Verb == "power":
+		if s, is := c.process(nodes[0].name).(*server); is {
+			s.losePower()
+		}
 	case step.Verb == "stop":
 		nodes[0].life.stoppedUntil = until
 	case step.Verb == "slow":
@@ -185,6 +192,8 @@ func (c *cluster) befall(step Step) {
 		c.network.cut[link{nodes[1], nodes[0]}] = until
 	case step.Verb == "deaf":
 		c.network.cut[link{nodes[0], nodes[1]}] = until
+	case step.Verb == "lose":
+		c.network.lose[link{nodes[0], nodes[1]}] = true
 	case step.Verb == "break":
 		c.network.breakBetween(nodes[0], nodes[1])
 	}
@@ -205,6 +214,7 @@ func (c *cluster) heal() {
 	c.note("all faults end")
 	c.network.faults = 0
 	clear(c.network.cut)
+	clear(c.network.lose)
 	for _, m := range c.masters {
 		m.life.stoppedUntil = min(m.life.stoppedUntil, c.now)
 		m.start()

@@ -20,12 +20,14 @@ type Script struct {
 //
 //	crash cs1            the process of cs1 ends
 //	crash cs1 7          it ends in the 7th operation on its disk from now on
+//	power cs1            it ends, and what it had not synced is forgotten
 //	start cs1            a new one begins
 //	stop cs1 800         it does nothing for 800 ms
 //	slow cs1             its disk is slow from now on; a new process's is not
 //	cut cs1 cs2 500      nothing passes between them for 500 ms
 //	deaf cs1 cs2 500     nothing passes from the first to the second
 //	break cs1 cs2        their connections break
+//	lose cs1 cs2         the next frame of a chain from the first to the second is lost
 //	lead m1              m1 becomes the leader
 //	faults 50            one in 50 messages is lost, doubled or late from now on; 0 for none
 type Step struct {
@@ -100,7 +102,7 @@ func Plan(seed uint64) Script {
 	for range 1 + r.IntN(7) {
 		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)))
 		ms := 20 + r.IntN(1500)
-		switch r.IntN(12) {
+		switch r.IntN(13) {
 		case 0, 1, 2:
 			victim := server()
 			if r.IntN(2) == 0 {
@@ -131,13 +133,29 @@ func Plan(seed uint64) Script {
 		case 10:
 			add(at, "lead", fmt.Sprintf("m%d", r.IntN(2)))
 		case 11:
+			add(at, "lose", server(), server())
+		case 12:
 			m := fmt.Sprintf("m%d", r.IntN(2))
 			add(at, "crash", m)
 			add(at+time.Duration(ms)*time.Millisecond, "start", m)
 		}
 	}
+	if r.IntN(8) == 0 {
+		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)))
+		for range 1 + r.IntN(5) {
+			victim := server()
+			add(at, "power", victim)
+			add(at+time.Duration(20+r.IntN(3000))*time.Millisecond, "start", victim)
+			at += time.Duration(r.IntN(4)*r.IntN(300)) * time.Millisecond
+		}
+	}
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 	return s
+}
+
+// losesPower reports whether a server loses its power.
+func (s Script) losesPower() bool {
+	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Verb == "power" })
 }
 
 // Minimize takes steps out of a script as long as it fails the same way.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type server struct {
 	starts  int
 	server  *chunkserver.Simulated
 
+	boots      int // losses of power
+	durable    durability
 	untilCrash int // operations on its disk until the process ends in one; 0 for never
 }
 
@@ -49,7 +52,7 @@ func (s *server) start() {
 		Incarnation: gfs.Incarnation(s.index+1)<<32 | gfs.Incarnation(s.starts), CopyBytesPerSecond: 1 << 30, CapacityBytes: capacityBytes,
 		Log: s.cluster.log.WithField("node", s.life.name), Clock: w.clock, Random: s.cluster.bytes, Crash: s.cluster.crashed,
 	}, &surroundings{s, s.life}, store.Config{
-		Boot: "simulated", Intercept: s.intercept, NoFsync: true,
+		Boot: fmt.Sprint("boot ", s.boots), Intercept: s.intercept, NoFsync: true,
 	})
 	if err != nil {
 		if !s.life.dead {
@@ -81,9 +84,14 @@ func (s *server) crash() {
 var errDead = errors.New("simulated end of the process in an operation on the disk")
 
 // intercept ends the process in the middle of an operation, and lets a dead one do nothing.
-func (s *server) intercept(op, _ string, n int) (int, error) {
+func (s *server) intercept(op, path string, n int) (int, error) {
 	if s.life.dead {
 		return 0, errDead
+	}
+	if op == "sync" && s.cluster.power && !strings.Contains(path, "/patches/") {
+		if err := s.durable.synced(path); err != nil {
+			s.cluster.fail("set-up", "sync of %s: %v", path, err)
+		}
 	}
 	if op == "read" || s.untilCrash == 0 {
 		return n, nil

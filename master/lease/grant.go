@@ -46,7 +46,7 @@ func (c *Chunk) configured(err error, now time.Time) {
 	c.counted = memberOf{a.version, a.joined}
 	c.phase = Granting
 	c.deadline, a.granted = now.Add(GrantTimeout), now
-	c.out.Orders = append(c.out.Orders, Order{Kind: Grant, To: a.primary, Version: a.version, Members: a.members})
+	c.out.Orders = append(c.out.Orders, Order{Kind: Grant, To: a.primary, Version: a.version, Members: a.members, Believe: a.suspect})
 }
 
 // refused is for a record that was not taken. Where the log says that the chunk is another one than we think, or is

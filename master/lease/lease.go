@@ -174,6 +174,7 @@ type Order struct {
 	Members []placement.Server // Create and Grant: chain order, primary first
 	Joiner  bool               // Prepare: it stays a learner, and takes from Source what it lacks
 	Source  placement.Server   // Clone, and Prepare of a joiner
+	Believe bool               // Grant: the primary is suspect, as all are, and is to be believed
 }
 
 // OrderKind is which order it is.

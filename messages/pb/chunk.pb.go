@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 12ba8bf9b9dd5d8f84519fb2c7d1a8e3a02c18a84e9b8ea7a582b1943fd49325
+// sha256: c7bb3e93c621ed6dd54605d41737079d99819d94aff349f0346cd6781dcc88d2
 
 package pb
 
@@ -1046,6 +1046,7 @@ type GrantOrder struct {
 	Members       []*Server              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // chain order, primary first
 	LeaseMs       int64                  `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
 	Synced        bool                   `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
+	Believe       bool                   `protobuf:"varint,7,opt,name=believe,proto3" json:"believe,omitempty"` // every replica is suspect and this one the best: it counts as a member, with what it can vouch for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1119,13 @@ func (x *GrantOrder) GetLeaseMs() int64 {
 func (x *GrantOrder) GetSynced() bool {
 	if x != nil {
 		return x.Synced
+	}
+	return false
+}
+
+func (x *GrantOrder) GetBelieve() bool {
+	if x != nil {
+		return x.Believe
 	}
 	return false
 }
@@ -1813,7 +1821,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\rR\x05state\x12#\n" +
-	"\rcommit_length\x18\a \x01(\x03R\fcommitLength\"\xcc\x01\n" +
+	"\rcommit_length\x18\a \x01(\x03R\fcommitLength\"\xe6\x01\n" +
 	"\n" +
 	"GrantOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
@@ -1821,7 +1829,8 @@ const file_chunk_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12*\n" +
 	"\amembers\x18\x04 \x03(\v2\x10.cairn.v1.ServerR\amembers\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x03R\aleaseMs\x12\x16\n" +
-	"\x06synced\x18\x06 \x01(\bR\x06synced\"R\n" +
+	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x18\n" +
+	"\abelieve\x18\a \x01(\bR\abelieve\"R\n" +
 	"\n" +
 	"GrantReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x18\n" +
