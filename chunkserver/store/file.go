@@ -93,7 +93,7 @@ func (f file) truncate(size int64) error {
 // allocate reserves disk space for a range without changing the file's size. File systems that cannot do that
 // are none the worse for it.
 func (f file) allocate(off, n int64) error {
-	if _, err := f.fault.ask(opAllocate, f.Name(), int(n)); err != nil {
+	if allowed, err := f.fault.ask(opAllocate, f.Name(), int(n)); err != nil || allowed == 0 {
 		return err
 	}
 	for {

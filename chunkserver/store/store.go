@@ -39,8 +39,8 @@ type Config struct {
 	Now func() time.Time
 
 	// Intercept, if not nil, is asked before each operation on the disk, named as in "write", with the path and the
-	// number of bytes: it may let pass less than all bytes, or refuse with an error. NoFsync leaves fsync out. They
-	// are for simulations, which lose what they want to be lost.
+	// number of bytes: it may let pass less than all bytes, or refuse with an error; an allocation of which it lets
+	// pass nothing is left out. NoFsync leaves fsync out. They are for simulations, which lose what they want to be lost.
 	Intercept func(op, path string, bytes int) (allowed int, err error)
 	NoFsync   bool
 

@@ -21,6 +21,8 @@ const (
 	checkConfiguration = "one configuration completes mutations"
 	// checkVersions: versions, promised, active or logged, never fall.
 	checkVersions = "versions only grow"
+	// checkEpoch: a replica promises nothing to a master whose server has heard of a later one.
+	checkEpoch = "no order of a replaced master is obeyed"
 	// checkClosed: the replicas of a closed chunk are identical.
 	checkClosed = "replicas of a closed chunk are identical"
 	// checkSeen: what a reader saw of appended bytes stays.
@@ -39,6 +41,7 @@ type checks struct {
 	chunks   map[gfs.ChunkHandle]*truth
 	order    []gfs.ChunkHandle // of chunks
 	versions map[replicaName]store.Status
+	epochs   map[string]gfs.Epoch // that servers had heard of at the last look
 	records  map[appendName][]byte
 	writes   int // completed mutations
 	reads    int
@@ -66,7 +69,8 @@ type truth struct {
 	pieces  []piece
 	length  int64 // that every good replica has at least
 	offsets map[appendName]int64
-	seen    []byte // by readers, from the chunk's beginning
+	base    int64  // where its records begin
+	seen    []byte // by readers, from base on
 	by      map[gfs.Version]string
 	version gfs.Version // the highest in which a mutation was completed
 	logged  gfs.Version
@@ -74,7 +78,7 @@ type truth struct {
 }
 
 func newChecks(c *cluster) checks {
-	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte)}
+	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte), epochs: make(map[string]gfs.Epoch)}
 }
 
 func (k *checks) truth(h gfs.ChunkHandle) *truth {
@@ -135,13 +139,16 @@ func (k *checks) acknowledged(handle uint64, id gfs.WriterID, sequence uint64, o
 func (k *checks) read(q *pb.Read, from string, data []byte, reply *pb.ReadReply) {
 	t := k.truth(gfs.ChunkHandle(q.Handle))
 	k.reads++
-	known := t.seen[min(q.Offset, int64(len(t.seen))):]
+	if q.Offset < t.base {
+		return
+	}
+	known := t.seen[min(q.Offset-t.base, int64(len(t.seen))):]
 	n := min(len(data), len(known))
 	if i := difference(data[:n], known[:n]); i >= 0 {
 		k.cluster.fail(checkSeen, "%s in version %s gives another byte at %d of chunk %d than was seen before", from, gfs.Version(reply.Version), q.Offset+int64(i), q.Handle)
 		return
 	}
-	if end := q.Offset + int64(len(data)); end > int64(len(t.seen)) {
+	if end := q.Offset + int64(len(data)); end > t.base+int64(len(t.seen)) {
 		t.seen = append(t.seen, data[n:]...)
 		t.length = max(t.length, end)
 	}
@@ -175,6 +182,7 @@ func (k *checks) committed() {
 // look checks all replicas at servers that are up; deep says whether their bytes as well.
 func (k *checks) look(deep bool) {
 	k.looks++
+	defer k.heard()
 	view := k.cluster.state.View()
 	for _, h := range k.order {
 		chunk, logged := view.Chunk(h)
@@ -201,12 +209,24 @@ func (k *checks) look(deep bool) {
 	}
 }
 
+// heard notes the epochs that the servers know.
+func (k *checks) heard() {
+	for _, s := range k.cluster.servers {
+		if s.up() {
+			k.epochs[s.name] = s.server.Store().Epoch()
+		}
+	}
+}
+
 // grown checks that a replica's versions do not fall.
 func (k *checks) grown(s *server, status store.Status) {
 	name := replicaName{s.name, status.Handle}
 	if before, known := k.versions[name]; known && (status.Promised < before.Promised || status.Active < before.Active) {
 		k.cluster.fail(checkVersions, "chunk %s at %s: promised %s and active %s, after %s and %s",
 			status.Handle, s.name, status.Promised, status.Active, before.Promised, before.Active)
+	}
+	if epoch := k.epochs[s.name]; k.versions[name].Promised != status.Promised && status.Promised.Epoch() < epoch {
+		k.cluster.fail(checkEpoch, "chunk %s at %s: promised %s, after epoch %d was heard", status.Handle, s.name, status.Promised, epoch)
 	}
 	k.versions[name] = status
 }
@@ -251,13 +271,14 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		lacks("%v", err)
 		return
 	}
-	content := make([]byte, 0, status.Length+gfs.BlockSize)
-	for block := uint32(0); int64(block)*gfs.BlockSize < status.Length; block++ {
+	from := t.base / gfs.BlockSize * gfs.BlockSize
+	content := make([]byte, 0, max(0, status.Length-from)+gfs.BlockSize)
+	for block := uint32(from / gfs.BlockSize); int64(block)*gfs.BlockSize < status.Length; block++ {
 		n := len(content)
 		data, err := replica.Block(content[n:n+gfs.BlockSize], block)
 		if err != nil {
 			if slices.Contains(unknown, block) { // it knows that it lacks it
-				data = content[n : n+int(min(gfs.BlockSize, status.Length-int64(n)))]
+				data = content[n : n+int(min(gfs.BlockSize, status.Length-from-int64(n)))]
 				content = content[:n+len(data)]
 				continue
 			}
@@ -272,21 +293,24 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		})
 	}
 	for _, p := range t.pieces {
-		end := p.offset + int64(len(p.data))
+		at, end := p.offset-from, p.offset-from+int64(len(p.data))
 		if end > int64(len(content)) {
-			lacks("bytes to %d were acknowledged", end)
+			lacks("bytes to %d were acknowledged", from+end)
 			return
 		}
-		if i := difference(content[p.offset:end], p.data); i >= 0 && !blind(p.offset, len(p.data)) {
+		if i := difference(content[at:end], p.data); i >= 0 && !blind(p.offset, len(p.data)) {
 			lacks("the byte at %d is not what was acknowledged", p.offset+int64(i))
 			return
 		}
 	}
-	if i := difference(content[:len(t.seen)], t.seen); i >= 0 && len(unknown) == 0 {
+	if status.Length < t.base {
+		return
+	}
+	if i := difference(content[t.base-from:][:len(t.seen)], t.seen); i >= 0 && len(unknown) == 0 {
 		k.cluster.fail(checkSeen, "the byte at %d of chunk %s at %s is not what a reader saw", i, status.Handle, s.name)
 	}
 	if t.appends && len(unknown) == 0 {
-		k.whole(s, status, content)
+		k.whole(s, status, content[t.base-from:])
 	}
 }
 
@@ -295,6 +319,9 @@ func (k *checks) whole(s *server, status store.Status, content []byte) {
 	found := make(map[appendName]int64)
 	for at := 0; at < len(content); {
 		rest := content[at:]
+		if status.Length == gfs.ChunkSize && len(bytes.Trim(rest, "\x00")) == 0 {
+			return // padding
+		}
 		if len(rest) < recordHeader || binary.LittleEndian.Uint32(rest) != recordMagic || len(rest) < int(binary.LittleEndian.Uint32(rest[20:])) {
 			k.cluster.fail(checkSound, "no record at %d of chunk %s at %s", at, status.Handle, s.name)
 			return
@@ -386,7 +413,7 @@ func (k *checks) describe() {
 func (k *checks) watch() {
 	w := k.cluster.world
 	w.after(w.between(50*time.Millisecond, 400*time.Millisecond), nil, func() {
-		k.look(w.chance(8))
+		k.look(w.chance(20))
 		k.watch()
 	})
 }

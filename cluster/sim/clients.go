@@ -36,22 +36,41 @@ func (k *clients) begin(c *cluster) {
 	synced := c.chance(4) || c.power
 	k.create("/appends", replicas, synced, func(id uint64) {
 		k.appends = id
-		for i := range 2 + c.random.IntN(3) {
-			a := &writer{clients: k, file: id, id: gfs.WriterID(i + 1), left: 15 + c.random.IntN(40), sequence: 1, pace: c.between(time.Millisecond, 120*time.Millisecond)}
+		if c.chance(40) { // the chunk is full soon
 			k.busy++
-			a.next()
+			f := &writer{clients: k, file: id, left: 1, fills: true, then: func() { k.append(id) }}
+			f.next()
+			return
 		}
-		for range 2 {
-			k.read(&reader{clients: k, file: id, seen: map[uint64]int64{}})
-		}
+		k.append(id)
 	})
 	k.create("/writes", replicas, synced, func(id uint64) {
 		k.writes = id
-		a := &writer{clients: k, file: id, left: 15 + c.random.IntN(30), pace: c.between(time.Millisecond, 200*time.Millisecond)}
-		a.slots = c.random.Perm(slotCount)
+		slots := c.random.Perm(slotCount)
+		for range 1 + c.random.IntN(3) {
+			n := 8 + c.random.IntN(16)
+			a := &writer{clients: k, file: id, left: n, pace: c.between(time.Millisecond, 200*time.Millisecond), slots: slots[:n], gives: c.chance(2)}
+			slots = slots[n:]
+			k.busy++
+			a.next()
+		}
+	})
+}
+
+// fillOffset is where a chunk is written to that is to be full soon.
+const fillOffset = gfs.ChunkSize - 100_000
+
+// append begins to append to a file, and to read it.
+func (k *clients) append(id uint64) {
+	c := k.cluster
+	for i := range 2 + c.random.IntN(3) {
+		a := &writer{clients: k, file: id, id: gfs.WriterID(i + 1), left: 15 + c.random.IntN(40), sequence: 1, pace: c.between(time.Millisecond, 120*time.Millisecond)}
 		k.busy++
 		a.next()
-	})
+	}
+	for range 2 {
+		k.read(&reader{clients: k, file: id, seen: map[uint64]int64{}})
+	}
 }
 
 // ask asks the acting master until it answers.
@@ -95,6 +114,9 @@ type writer struct {
 	id       gfs.WriterID // 0: it writes to slots
 	sequence uint64
 	slots    []int
+	fills    bool // it writes to fillOffset, once
+	then     func()
+	gives    bool // up a slot now and then, when a try has failed: what was tried may be there or not
 	left     int
 	pace     time.Duration
 	index    uint32 // of the chunk
@@ -107,6 +129,9 @@ type writer struct {
 func (a *writer) next() {
 	if a.left == 0 || a.stopped {
 		a.busy--
+		if a.then != nil {
+			a.then()
+		}
 		return
 	}
 	a.left--
@@ -122,11 +147,17 @@ func (a *writer) try() {
 	c, at := a.cluster, a.location
 	m := &pb.Mutate{Handle: at.Handle, Version: at.Version}
 	var data []byte
-	if a.id != 0 {
+	switch {
+	case a.fills:
+		data = []byte{1}
+		m.Kind, m.Offset = pb.Mutate_WRITE, fillOffset
+		m.Checksums = wire.AppendChecksums(nil, m.Offset, data)
+		c.checks.truth(gfs.ChunkHandle(at.Handle)).base = fillOffset + 1
+	case a.id != 0:
 		data = record(a.id, a.sequence)
 		m.Kind, m.Writer, m.Sequence, m.LowestUnacknowledged = pb.Mutate_APPEND, uint64(a.id), a.sequence, a.sequence
 		m.Checksums = wire.AppendChecksums(nil, 0, data)
-	} else {
+	default:
 		data = slot(a.slots[a.left])
 		m.Kind, m.Offset = pb.Mutate_WRITE, int64(a.slots[a.left])*slotBytes
 		m.Checksums = wire.AppendChecksums(nil, m.Offset, data)
@@ -189,6 +220,10 @@ func (a *writer) answered(offset int64, err error) {
 	case code == gfs.CodeNotPrimary || code == gfs.CodeStaleVersion || code == gfs.CodeUnavailable || code == gfs.CodeNoReplica:
 		a.failed, a.blamed = a.location, a.location.Primary
 		a.location = nil
+		if a.gives && c.chance(3) {
+			a.next()
+			return
+		}
 		a.later(c.between(0, retryPause), a.try)
 	default:
 		c.fail("no error at a client", "mutation of chunk %d by writer %d, sequence %d: %v", a.location.Handle, a.id, a.sequence, err)
@@ -226,7 +261,7 @@ func (k *clients) read(r *reader) {
 	c := k.cluster
 	again := func() {
 		if !k.stopped {
-			k.later(c.between(0, 300*time.Millisecond), func() { k.read(r) })
+			k.later(c.between(0, 500*time.Millisecond), func() { k.read(r) })
 		}
 	}
 	k.ask(messages.OpLocate, func() bus.Call { return bus.Call{Request: &pb.LocateRequest{FileId: r.file, Count: 16}} }, func(a bus.Answer) {
@@ -266,8 +301,10 @@ func (r *reader) readFrom(at *pb.ChunkLocation, id string, again func()) {
 	s.ends[0].lost = func(error) { done() }
 	r.later(requestPatience, done)
 	q := &pb.Read{Handle: at.Handle, Version: at.Version, Length: gfs.MaxReadBytes, AtLeast: r.seen[at.Handle]}
-	if seen := int64(len(c.checks.truth(gfs.ChunkHandle(at.Handle)).seen)); !c.chance(8) {
-		q.Offset = max(0, seen-c.random.Int64N(4000))
+	t := c.checks.truth(gfs.ChunkHandle(at.Handle))
+	q.Offset = t.base
+	if !c.chance(8) {
+		q.Offset += max(0, int64(len(t.seen))-c.random.Int64N(4000))
 	}
 	server := to.server
 	s.send(1, func() {

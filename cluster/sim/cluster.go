@@ -29,6 +29,8 @@ const (
 	// electionTime is how long nobody leads after the end of the leader.
 	electionTime     = 400 * time.Millisecond
 	replicationDelay = 3 * time.Second
+	// clientsBegin is when the first master acts and has heard of the chunkservers.
+	clientsBegin = 50 * time.Millisecond
 )
 
 // cluster is masters, chunkservers and clients in a world.
@@ -83,7 +85,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, power bool) (*cluster,
 	}
 	c.masters[0].lead()
 	c.supervise()
-	c.clients.begin(c)
+	c.after(clientsBegin, nil, func() { c.clients.begin(c) })
 	return c, nil
 }
 

@@ -18,6 +18,7 @@ type masterNode struct {
 	master  *master.Simulated
 	applied int                                  // records of the log that were given to the process
 	applies bool                                 // one more is on its way
+	apart   bool                                 // it hears nothing from the other masters
 	pending map[int]func(outcome any, err error) // who waits for a record's outcome, by its place
 }
 
@@ -36,7 +37,7 @@ func (m *masterNode) start() {
 	m.starts++
 	w := m.cluster.world
 	m.life = &life{world: w, name: fmt.Sprintf("%s.%d", m.name, m.starts)}
-	m.applied, m.applies, m.pending = 0, false, make(map[int]func(any, error))
+	m.applied, m.applies, m.apart, m.pending = 0, false, false, make(map[int]func(any, error))
 	simulated, err := master.StartSimulated(master.Config{
 		ID: m.name, Cluster: clusterName, Log: m.cluster.log.WithField("node", m.life.name), Clock: w.clock, Random: m.cluster.bytes,
 		Crash: m.cluster.crashed, ReplicationDelay: replicationDelay,
@@ -68,7 +69,8 @@ func (m *masterNode) lead() {
 		return
 	}
 	c.depose()
-	c.oplog.leader = m
+	c.oplog.leader, m.apart = m, false
+	m.apply()
 	w.note("%s leads", m.life.name)
 	m.begin(c.oplog.term)
 }
@@ -83,10 +85,13 @@ func (c *cluster) depose() {
 	}
 	c.note("%s leads no longer", old.life.name)
 	before := old.master
+	old.apart = c.chance(2)
 	c.after(c.between(0, zombieTime), old.life, func() {
 		if c.oplog.leader != old {
 			before.Cease()
 		}
+		old.apart = false
+		old.apply()
 	})
 }
 
@@ -118,7 +123,7 @@ func (m *masterNode) begin(term int) {
 // apply gives the process what is committed, a record at a time.
 func (m *masterNode) apply() {
 	l, w := &m.cluster.oplog, m.cluster.world
-	if m.applies || !m.up() || m.applied == len(l.records) {
+	if m.applies || m.apart || !m.up() || m.applied == len(l.records) {
 		return
 	}
 	m.applies = true

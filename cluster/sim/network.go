@@ -42,6 +42,9 @@ func (n *network) delay() time.Duration {
 	w := n.world
 	switch {
 	case n.faults > 0 && w.chance(n.faults):
+		if w.chance(4) {
+			return w.between(0, 3*time.Second)
+		}
 		return w.between(0, 700*time.Millisecond)
 	case w.chance(10):
 		return w.between(0, 5*time.Millisecond)

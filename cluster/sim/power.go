@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -76,18 +77,33 @@ func take(path string) (image, error) {
 		if err != nil {
 			return i, err
 		}
-		page := make([]byte, pageBytes)
-		number := at / pageBytes
-		n, err := f.ReadAt(page, number*pageBytes)
+		hole, err := unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
+		if err != nil {
+			return i, err
+		}
+		data := make([]byte, hole-at)
+		n, err := f.ReadAt(data, at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return i, err
 		}
-		if strings.Trim(string(page[:n]), "\x00") != "" {
-			i.pages[number] = page[:n]
-		}
-		at = (number + 1) * pageBytes
+		i.add(at/pageBytes, data[:n])
+		at = hole
 	}
 }
+
+// add keeps the pages of data that are not all zeros, the first of which has a number.
+func (i image) add(number int64, data []byte) {
+	for ; len(data) > 0; number++ {
+		page := data[:min(pageBytes, len(data))]
+		data = data[len(page):]
+		if !bytes.Equal(page, zeros[:len(page)]) {
+			i.pages[number] = page
+		}
+	}
+}
+
+// zeros is a page of them.
+var zeros [pageBytes]byte
 
 // lose is the loss of power: of each file what was synced is there, and of the rest any pages.
 func (d *durability) lose(w *world, dir string) error {

@@ -80,8 +80,8 @@ func Parse(text string) (Script, error) {
 
 // Faults happen from when the first mutations are under way to faultEnd.
 const (
-	faultBegin = 2 * time.Second
-	faultEnd   = 7 * time.Second
+	faultBegin = 100 * time.Millisecond
+	faultEnd   = 6 * time.Second
 )
 
 // Plan draws the script of a seed.
@@ -100,7 +100,7 @@ func Plan(seed uint64) Script {
 		add(0, "faults", []int{20, 50, 200}[r.IntN(3)])
 	}
 	for range 1 + r.IntN(7) {
-		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)))
+		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))
 		ms := 20 + r.IntN(1500)
 		switch r.IntN(13) {
 		case 0, 1, 2:
@@ -111,9 +111,15 @@ func Plan(seed uint64) Script {
 				add(at, "crash", victim, 1+r.IntN(40))
 			}
 			if r.IntN(5) > 0 {
+				if r.IntN(3) == 0 {
+					ms = 5 + r.IntN(50)
+				}
 				add(at+time.Duration(ms)*2*time.Millisecond, "start", victim)
 			}
 		case 3, 4:
+			if r.IntN(4) == 0 {
+				ms *= 4
+			}
 			add(at, "stop", server(), ms)
 		case 5:
 			add(at, "slow", server())
@@ -141,7 +147,7 @@ func Plan(seed uint64) Script {
 		}
 	}
 	if r.IntN(8) == 0 {
-		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)))
+		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))
 		for range 1 + r.IntN(5) {
 			victim := server()
 			add(at, "power", victim)
