@@ -242,3 +242,27 @@ func BenchmarkTableLookup(b *testing.B) {
 		table.Lookup(gfs.WriterID(i%16+1), uint64(i/16)%64+1)
 	}
 }
+
+func TestTableCut(t *testing.T) {
+	var table Table
+	table.Add(Entry{Writer: 1, Sequence: 4, Offset: 0, Length: 10}, 3)
+	table.Add(Entry{Writer: 1, Sequence: 5, Offset: 10, Length: 10}, 3)
+	table.Add(Entry{Writer: 2, Sequence: 1, Offset: 20, Length: 10}, 0)
+	table.Cut(20)
+	for _, c := range []struct {
+		writer   gfs.WriterID
+		sequence uint64
+		want     Outcome
+	}{{1, 2, Forgotten}, {1, 4, Known}, {1, 5, Known}, {2, 1, Unknown}} {
+		if _, got := table.Lookup(c.writer, c.sequence); got != c.want {
+			t.Errorf("append %d of writer %d: outcome %d, want %d", c.sequence, c.writer, got, c.want)
+		}
+	}
+	table.Cut(19)
+	if _, got := table.Lookup(1, 5); got != Unknown {
+		t.Errorf("an append across the cut: outcome %d", got)
+	}
+	if again, err := ParseTable(table.AppendBinary(nil)); err != nil || !again.Equal(&table) {
+		t.Errorf("a table that was cut does not come back: %v", err)
+	}
+}

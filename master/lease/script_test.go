@@ -222,6 +222,9 @@ func (s *script) describe(out Outputs) string {
 		for _, m := range o.Members {
 			fmt.Fprintf(&b, " %s", m.ID)
 		}
+		if o.Believe {
+			b.WriteString(" believe")
+		}
 		b.WriteString("\n")
 	}
 	for _, a := range out.Answers {
