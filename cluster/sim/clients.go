@@ -32,9 +32,9 @@ const (
 func (k *clients) begin(c *cluster) {
 	k.cluster = c
 	k.node = node{name: "clients", life: &life{world: c.world, name: "clients"}}
-	replicas := uint32(2 + c.random.IntN(2))
+	replicas := func() uint32 { return uint32([]int{1, 2, 2, 3, 3, 3}[c.random.IntN(6)]) }
 	synced := c.chance(4) || c.power
-	k.create("/appends", replicas, synced, func(id uint64) {
+	k.create("/appends", replicas(), synced, func(id uint64) {
 		k.appends = id
 		if c.chance(40) { // the chunk is full soon
 			k.busy++
@@ -44,7 +44,7 @@ func (k *clients) begin(c *cluster) {
 		}
 		k.append(id)
 	})
-	k.create("/writes", replicas, synced, func(id uint64) {
+	k.create("/writes", replicas(), synced, func(id uint64) {
 		k.writes = id
 		slots := c.random.Perm(slotCount)
 		for range 1 + c.random.IntN(3) {

@@ -53,7 +53,7 @@ type cluster struct {
 }
 
 // newCluster makes a cluster whose servers keep their data below dir.
-func newCluster(w *world, dir string, log *logrus.Logger, power bool) (*cluster, error) {
+func newCluster(w *world, dir string, log *logrus.Logger, servers int, power bool) (*cluster, error) {
 	subjects, err := messages.NewSubjects(clusterName)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, power bool) (*cluster,
 	for i := range 2 {
 		c.masters = append(c.masters, &masterNode{node: node{name: fmt.Sprintf("m%d", i)}, cluster: c, index: i})
 	}
-	for i := range 3 + w.random.IntN(3) {
+	for i := range servers {
 		s := &server{node: node{name: fmt.Sprintf("cs%d", i)}, cluster: c, index: i, address: fmt.Sprintf("10.0.0.%d:1", i+1)}
 		c.servers = append(c.servers, s)
 		c.byAddress[s.address] = s

@@ -26,6 +26,9 @@ type abandoned struct{}
 
 // begin runs f on a stack of its own when d has passed.
 func (l *life) begin(d time.Duration, f func()) {
+	if l.dead {
+		return
+	}
 	c := &coroutine{life: l}
 	c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {

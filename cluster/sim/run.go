@@ -34,7 +34,7 @@ func Run(s Script, trace Trace) (*Failure, Result) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	w := newWorld(s.Seed)
 	w.trace = trace
-	c, err := newCluster(w, dir, newLog(w, trace), s.losesPower())
+	c, err := newCluster(w, dir, newLog(w, trace), s.servers(), s.losesPower())
 	if err != nil {
 		return &Failure{Checker: "set-up", Detail: err.Error()}, Result{}
 	}

@@ -88,7 +88,7 @@ const (
 func Plan(seed uint64) Script {
 	r := rand.New(rand.NewPCG(seed, 0xfa17))
 	s := Script{Seed: seed}
-	server := func() string { return fmt.Sprintf("cs%d", r.IntN(5)) }
+	server := func() string { return fmt.Sprintf("cs%d", r.IntN(s.servers())) }
 	add := func(at time.Duration, verb string, arguments ...any) {
 		step := Step{At: at.Truncate(time.Microsecond), Verb: verb}
 		for _, a := range arguments {
@@ -99,8 +99,13 @@ func Plan(seed uint64) Script {
 	if r.IntN(3) == 0 {
 		add(0, "faults", []int{20, 50, 200}[r.IntN(3)])
 	}
-	for range 1 + r.IntN(7) {
-		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))
+	first, within := faultBegin, (faultEnd-faultBegin)*3/4
+	if r.IntN(2) == 0 { // all at once
+		first += time.Duration(r.Int64N(int64(within)))
+		within = 700 * time.Millisecond
+	}
+	for range 1 + r.IntN(8) {
+		at := first + time.Duration(r.Int64N(int64(within)))
 		ms := 20 + r.IntN(1500)
 		switch r.IntN(13) {
 		case 0, 1, 2:
@@ -158,6 +163,9 @@ func Plan(seed uint64) Script {
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 	return s
 }
+
+// servers is how many chunkservers there are.
+func (s Script) servers() int { return 3 + int(s.Seed%3) }
 
 // losesPower reports whether a server loses its power.
 func (s Script) losesPower() bool {
