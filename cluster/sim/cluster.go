@@ -65,7 +65,8 @@ func newCluster(w *world, dir string, log *logrus.Logger, servers int, power boo
 	c := &cluster{
 		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), power: power, state: namespace.New(),
 		byAddress: make(map[string]*server), byID: make(map[gfs.ServerID]*server),
-		network: &network{world: w, cut: make(map[link]time.Duration), lose: make(map[link]bool)},
+		network: &network{world: w, cut: make(map[link]time.Duration), lose: make(map[link]bool),
+			late: make(map[link]time.Duration), echo: make(map[*node]time.Duration)},
 	}
 	c.network.serve = c.serve
 	c.checks = newChecks(c)

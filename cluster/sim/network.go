@@ -30,7 +30,11 @@ type network struct {
 	// faults is one in how many messages is lost, doubled or very late; 0 for none.
 	faults int
 	// lose are the links on which the next frame of a chain is lost, as only a mistake could do it.
-	lose    map[link]bool
+	lose map[link]bool
+	// late is by how much a message between two nodes may take longer, and echo by how much later a message on the bus
+	// comes to a node once more.
+	late    map[link]time.Duration
+	echo    map[*node]time.Duration
 	streams []*stream
 	serve   func(c *call, subject string, data []byte) bool
 }
@@ -52,22 +56,34 @@ func (n *network) delay() time.Duration {
 	return w.between(50*time.Microsecond, 500*time.Microsecond)
 }
 
+// lateness is how much longer a message travels between two nodes.
+func (n *network) lateness(from, to *node) time.Duration {
+	if d := n.late[link{from, to}]; d > 0 {
+		return n.world.between(0, d)
+	}
+	return 0
+}
+
 // datagram is a message that may be lost or doubled. It reaches whatever process the node has by then.
 func (n *network) datagram(from *life, fromNode, to *node, f func()) {
 	w := n.world
 	if from.dead || n.cutUntil(fromNode, to) > w.now || n.faults > 0 && w.chance(n.faults) {
 		return
 	}
+	arrive := func() {
+		if to.up() {
+			w.after(0, to.life, f) // a stopped process takes it when it goes on
+		}
+	}
+	if d := n.echo[to]; d > 0 {
+		w.after(w.between(0, d), nil, arrive)
+	}
 	copies := 1
 	if n.faults > 0 && w.chance(n.faults) {
 		copies = 2
 	}
 	for range copies {
-		w.after(n.delay(), nil, func() {
-			if to.up() {
-				w.after(0, to.life, f) // a stopped process takes it when it goes on
-			}
-		})
+		w.after(n.delay()+n.lateness(fromNode, to), nil, arrive)
 	}
 }
 

@@ -182,6 +182,8 @@ func (c *cluster) befall(step Step) {
 		nodes[0].life.stoppedUntil = until
 	case step.Verb == "slow":
 		nodes[0].life.slow = true
+	case step.Verb == "echo":
+		c.network.echo[nodes[0]] = time.Duration(number) * time.Millisecond
 	case step.Verb == "lead":
 		if m, is := c.process(nodes[0].name).(*masterNode); is {
 			m.lead()
@@ -192,6 +194,8 @@ func (c *cluster) befall(step Step) {
 		c.network.cut[link{nodes[1], nodes[0]}] = until
 	case step.Verb == "deaf":
 		c.network.cut[link{nodes[0], nodes[1]}] = until
+	case step.Verb == "late":
+		c.network.late[link{nodes[0], nodes[1]}] = time.Duration(number) * time.Millisecond
 	case step.Verb == "lose":
 		c.network.lose[link{nodes[0], nodes[1]}] = true
 	case step.Verb == "break":
@@ -215,6 +219,8 @@ func (c *cluster) heal() {
 	c.network.faults = 0
 	clear(c.network.cut)
 	clear(c.network.lose)
+	clear(c.network.late)
+	clear(c.network.echo)
 	for _, m := range c.masters {
 		m.life.stoppedUntil = min(m.life.stoppedUntil, c.now)
 		m.start()

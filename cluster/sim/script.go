@@ -26,6 +26,8 @@ type Script struct {
 //	slow cs1             its disk is slow from now on; a new process's is not
 //	cut cs1 cs2 500      nothing passes between them for 500 ms
 //	deaf cs1 cs2 500     nothing passes from the first to the second
+//	late cs1 cs2 900     messages from the first to the second take up to 900 ms longer from now on
+//	echo cs1 900         messages on the bus come to it once more, up to 900 ms later
 //	break cs1 cs2        their connections break
 //	lose cs1 cs2         the next frame of a chain from the first to the second is lost
 //	lead m1              m1 becomes the leader
@@ -150,6 +152,20 @@ func Plan(seed uint64) Script {
 			add(at, "crash", m)
 			add(at+time.Duration(ms)*time.Millisecond, "start", m)
 		}
+	}
+	at := first + time.Duration(r.Int64N(int64(within)))
+	soon := func(ms int) time.Duration { return at + time.Duration(r.IntN(ms*1000))*time.Microsecond }
+	switch victim, other := server(), server(); r.IntN(8) {
+	case 0: // a primary is held up while others go on, and what it had sent comes late
+		add(at, "late", victim, other, 500+r.IntN(2500))
+		add(at, "break", victim, server())
+		add(soon(80), "stop", victim, 350+r.IntN(3000))
+		add(soon(150), "lead", fmt.Sprintf("m%d", r.IntN(2)))
+	case 1: // a process gets what was meant for the one before
+		add(at-50*time.Millisecond, "echo", victim, 100+r.IntN(1500))
+		add(at, "break", victim, server())
+		add(soon(200), "crash", victim)
+		add(soon(200)+200*time.Millisecond, "start", victim)
 	}
 	if r.IntN(8) == 0 {
 		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 var (
@@ -16,6 +19,11 @@ var (
 	firstFlag = flag.Uint64("sim.first", 1, "the first seed")
 	verbose   = flag.Bool("sim.v", false, "print everything that happens")
 )
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	goleak.VerifyTestMain(m)
+}
 
 func printer(t *testing.T) Trace {
 	if !*verbose {

@@ -57,7 +57,7 @@ func (s *stream) send(to int, f func()) {
 // arrival is when something sent now arrives: what is cut is sent again when it no longer is.
 func (s *stream) arrival(sender, receiver *end) time.Duration {
 	n := s.network
-	at := max(n.world.now, n.cutUntil(sender.node, receiver.node)) + n.delay()
+	at := max(n.world.now, n.cutUntil(sender.node, receiver.node)) + n.delay() + n.lateness(sender.node, receiver.node)
 	receiver.last = max(receiver.last, at)
 	return receiver.last
 }
