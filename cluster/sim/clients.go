@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/cairnfs/cairn/actors/bus"
@@ -51,6 +52,9 @@ func (k *clients) begin(c *cluster) {
 			n := 8 + c.random.IntN(16)
 			a := &writer{clients: k, file: id, left: n, pace: c.between(time.Millisecond, 200*time.Millisecond), slots: slots[:n], gives: c.chance(2)}
 			slots = slots[n:]
+			if c.chance(2) {
+				slices.SortFunc(a.slots, func(x, y int) int { return y - x }) // the last one is the next
+			}
 			k.busy++
 			a.next()
 		}

@@ -69,7 +69,9 @@ func (r *Registry) Heartbeat(hb *pb.Heartbeat, now time.Time) (Heard, error) {
 	}
 	var heard Heard
 	incarnation := gfs.Incarnation(hb.GetIncarnation())
-	if incarnation == s.previous {
+	// A process that was replaced is refused as long as the other one is heard. If that falls silent, it was the other
+	// way round: the last heartbeat of a process that had ended came after the first one of this.
+	if incarnation == s.previous && s.up {
 		return Heard{}, gfs.Errorf(gfs.CodeWrongIncarnation, "server %s: this process was replaced by another one with the same data; stop one of them", s.ID)
 	}
 	if incarnation != s.incarnation {

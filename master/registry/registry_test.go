@@ -146,6 +146,29 @@ func TestARestartedProcessReplacesTheOneBefore(t *testing.T) {
 	}
 }
 
+// A heartbeat that a process sent before it ended can come after the first one of the next process.
+func TestALateHeartbeatLocksNobodyOut(t *testing.T) {
+	r := New(start)
+	for incarnation := range uint64(2) { // the later process is heard first
+		_, err := r.Heartbeat(beat(1, 2-incarnation, 1), start)
+		must(t, err)
+	}
+	now := start
+	for r.Incarnation(id(1)) == 1 {
+		now = now.Add(gfs.HeartbeatTimeout / 4)
+		if now.Sub(start) > 2*gfs.HeartbeatTimeout {
+			t.Fatal("the living process is refused for ever")
+		}
+		r.Tick(now)
+		if heard, err := r.Heartbeat(beat(1, 2, 2), now); err == nil && (heard.Replaced != 1 || !heard.SendInventory) {
+			t.Fatalf("it is believed with %+v", heard)
+		}
+	}
+	if _, err := r.Heartbeat(beat(1, 1, 2), now); !errors.Is(err, gfs.ErrWrongIncarnation) {
+		t.Fatalf("and the dead one again: %v", err)
+	}
+}
+
 func TestInventoriesAreAskedForUntilComplete(t *testing.T) {
 	r := known(t, 1)
 	sequence := uint64(1)
