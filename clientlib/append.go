@@ -132,7 +132,7 @@ func (f *openFile) pushAppend(p *patience, record []byte, queued bool) (*stream,
 		return nil, nil, err
 	}
 	m := f.newMutation(record, 0, taken)
-	m.queued = queued
+	m.queued, m.bytes = queued, int64(len(record))
 	s := f.appendStream()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,20 +14,24 @@ import (
 
 // TestAppendWindow drives a window against chunks that keep an append table and may be full, lose connections and
 // answer in any order, and checks that every append takes effect once, that those of one File stay in order, and
-// that an append leaves a chunk only when that chunk said that it has no room for it.
+// that an append leaves a chunk only when that chunk said that it has no room for it, or is full to the brim.
 func TestAppendWindow(t *testing.T) {
+	const unit = gfs.ChunkSize / 8
 	rapid.Check(t, func(t *rapid.T) {
 		w := window{appends: true}
 		type chunk struct {
-			table  map[uint64]bool
+			table  map[uint64]int64 // where an append ends
 			order  []uint64
-			room   int
-			padded bool
+			filled int64
 		}
-		chunks := []*chunk{{table: make(map[uint64]bool), room: rapid.IntRange(0, 5).Draw(t, "room")}}
+		newChunk := func() *chunk { // somebody else has appended as well
+			return &chunk{table: make(map[uint64]int64), filled: rapid.Int64Range(0, 8).Draw(t, "filled") * unit}
+		}
+		chunks := []*chunk{newChunk()}
 		type answer struct {
 			m    *mutation
 			full bool
+			end  int64
 		}
 		var inbox []*mutation // sent, not yet processed: in order
 		var answers []answer
@@ -35,16 +39,17 @@ func TestAppendWindow(t *testing.T) {
 		process := func(n int) {
 			here := chunks[len(chunks)-1]
 			for _, m := range inbox[:n] {
-				switch {
-				case here.table[m.sequence]:
-					answers = append(answers, answer{m, false})
-				case here.padded || len(here.order) >= here.room:
-					here.padded = true
-					answers = append(answers, answer{m, true})
+				switch end := here.table[m.sequence]; {
+				case end > 0:
+					answers = append(answers, answer{m, false, end})
+				case here.filled+m.bytes > gfs.ChunkSize:
+					here.filled = gfs.ChunkSize // padded
+					answers = append(answers, answer{m, true, 0})
 				default:
-					here.table[m.sequence] = true
+					here.filled += m.bytes
+					here.table[m.sequence] = here.filled
 					here.order = append(here.order, m.sequence)
-					answers = append(answers, answer{m, false})
+					answers = append(answers, answer{m, false, here.filled})
 				}
 			}
 			inbox = inbox[n:]
@@ -58,14 +63,17 @@ func TestAppendWindow(t *testing.T) {
 			if a.full {
 				w.refuse(a.m)
 			} else {
-				w.acknowledge(a.m)
+				w.acknowledge(a.m, a.end)
 			}
 		}
 		advance := func() {
 			if w.exhausted() {
+				if chunks[len(chunks)-1].filled < gfs.ChunkSize {
+					t.Fatal("on to the next chunk while this one has room: readers would take that for a hole")
+				}
 				w.advance()
 				inbox, answers = nil, nil
-				chunks = append(chunks, &chunk{table: make(map[uint64]bool), room: rapid.IntRange(1, 5).Draw(t, "room")})
+				chunks = append(chunks, newChunk())
 			}
 		}
 		send := func() {
@@ -75,7 +83,7 @@ func TestAppendWindow(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(*rapid.T) {
-				m := &mutation{sequence: uint64(len(made) + 1)}
+				m := &mutation{sequence: uint64(len(made) + 1), bytes: rapid.Int64Range(1, 3).Draw(t, "units") * unit}
 				made = append(made, m)
 				w.push(m)
 			},
@@ -96,14 +104,15 @@ func TestAppendWindow(t *testing.T) {
 				if n := len(w.entries); n > 0 && w.entries[0].state == acked {
 					t.Fatal("an acknowledged append at the front")
 				}
-				flying := 0
+				flying, aloft := 0, int64(0)
 				for _, m := range w.entries {
 					if m.state == inFlight {
 						flying++
+						aloft += m.bytes
 					}
 				}
-				if flying != w.flying {
-					t.Fatalf("%d in flight, counted %d", flying, w.flying)
+				if flying != w.flying || aloft != w.aloft {
+					t.Fatalf("%d in flight with %d bytes, counted %d with %d", flying, aloft, w.flying, w.aloft)
 				}
 			},
 		})
@@ -133,6 +142,43 @@ func TestAppendWindow(t *testing.T) {
 	})
 }
 
+// A lone appender's records that have no room in the chunk are not sent there, but for one that asks if it must.
+func TestAppendWindowForeseesTheEndOfAChunk(t *testing.T) {
+	const unit = gfs.ChunkSize / 8
+	for _, test := range []struct {
+		first int64 // units of the first record; the others have 2
+		asked int   // records sent to the chunk without room
+	}{{2, 0}, {1, 1}} {
+		w := window{appends: true}
+		for i := range uint64(6) {
+			w.push(&mutation{sequence: i + 1, bytes: 2 * unit})
+		}
+		w.entries[0].bytes = test.first * unit
+		var flying []*mutation
+		filled, asked := int64(0), 0
+		for !w.exhausted() {
+			for m := w.take(); m != nil; m = w.take() {
+				flying = append(flying, m)
+			}
+			if len(flying) == 0 {
+				t.Fatal("nothing leaves, though the chunk is not exhausted")
+			}
+			m := flying[0]
+			flying = flying[1:]
+			if filled+m.bytes > gfs.ChunkSize {
+				asked++
+				w.refuse(m)
+			} else {
+				filled += m.bytes
+				w.acknowledge(m, filled)
+			}
+		}
+		if asked != test.asked || len(w.entries) != 2 {
+			t.Errorf("%d records were refused, want %d; %d left for the next chunk, want 2", asked, test.asked, len(w.entries))
+		}
+	}
+}
+
 // TestWriteWindow writes overlapping ranges through a window whose connections are lost at any moment: in the end
 // the bytes are those of the last call.
 func TestWriteWindow(t *testing.T) {
@@ -156,7 +202,7 @@ func TestWriteWindow(t *testing.T) {
 			m := answers[i]
 			answers = slices.Delete(answers, i, i+1)
 			if m.state == inFlight {
-				gone += len(w.acknowledge(m))
+				gone += len(w.acknowledge(m, 0))
 			}
 		}
 		made := 0
@@ -237,11 +283,11 @@ func TestAppendWindowIsBounded(t *testing.T) {
 	if len(sent) != gfs.AppendWindow {
 		t.Fatalf("%d in flight", len(sent))
 	}
-	w.acknowledge(sent[1])
+	w.acknowledge(sent[1], 0)
 	if w.take() != nil {
 		t.Fatal("the first is still undecided")
 	}
-	w.acknowledge(sent[0])
+	w.acknowledge(sent[0], 0)
 	free := 0
 	for m := w.take(); m != nil; m = w.take() {
 		free++

@@ -18,6 +18,7 @@ const (
 type mutation struct {
 	offset   int64   // of a write, within the chunk
 	sequence uint64  // of an append
+	bytes    int64   // of an append
 	data     *buffer // released by whoever takes the mutation out of the window
 	sums     []uint32
 	cost     int  // of the File's room
@@ -45,12 +46,16 @@ func (m *mutation) settle(result int64, err error) {
 // Mutations are sent in order. After a fault rewind makes everything undecided leave again, in the same order.
 // Writes are dropped from the front only: an acknowledged write behind an unacknowledged one is sent again after it,
 // so that bytes written twice end as the later call wanted. Appends are decided one by one, but all that were sent
-// to a chunk are decided there before one that it had no room for goes on to the next chunk.
+// to a chunk are decided there before one that it had no room for goes on to the next chunk. Appends that seem to have
+// no room in the chunk are held back while others are in flight: the first of them asks for all, and those behind it
+// are not sent twice.
 type window struct {
 	appends bool
 	entries []*mutation
-	next    int // entries[:next] were looked at by take since the last rewind
-	flying  int // entries in flight
+	next    int   // entries[:next] were looked at by take since the last rewind
+	flying  int   // entries in flight
+	aloft   int64 // their bytes, of appends
+	filled  int64 // what is known to be filled of the present chunk, in bytes; appends only
 	full    bool
 }
 
@@ -95,6 +100,9 @@ func (w *window) take() *mutation {
 		if m.open && w.flying > 0 {
 			return nil
 		}
+		if w.appends && !m.sent && w.flying > 0 && w.filled+w.aloft+m.bytes > gfs.ChunkSize {
+			return nil
+		}
 		// Replicas remember a writer's last appends only: one too far ahead would push out the first.
 		if w.appends && m.sequence-w.entries[0].sequence >= gfs.AppendWindow {
 			return nil
@@ -102,14 +110,20 @@ func (w *window) take() *mutation {
 		w.next++
 		m.state, m.sent, m.ever, m.open = inFlight, true, true, false
 		w.flying++
+		w.aloft += m.bytes
 		return m
 	}
 	return nil
 }
 
-// acknowledge marks a mutation in flight as committed and gives back those that are thereby decided and gone.
-func (w *window) acknowledge(m *mutation) (gone []*mutation) {
+// acknowledge marks a mutation in flight as committed up to end in the chunk, and gives back those that are thereby
+// decided and gone.
+func (w *window) acknowledge(m *mutation, end int64) (gone []*mutation) {
 	w.land(m, acked)
+	if w.appends {
+		w.filled = max(w.filled, end)
+		w.full = w.full || w.filled >= gfs.ChunkSize
+	}
 	return w.dropFront()
 }
 
@@ -125,9 +139,7 @@ func (w *window) remove(m *mutation) (gone []*mutation) {
 		if entry != m {
 			continue
 		}
-		if m.state == inFlight {
-			w.flying--
-		}
+		w.land(m, m.state)
 		w.entries = append(w.entries[:i:i], w.entries[i+1:]...)
 		if w.next > i {
 			w.next--
@@ -144,7 +156,7 @@ func (w *window) rewind() {
 			m.state = waiting
 		}
 	}
-	w.next, w.flying = 0, 0
+	w.next, w.flying, w.aloft = 0, 0, 0
 }
 
 // exhausted reports whether the chunk is full and has decided every append that was sent to it.
@@ -168,7 +180,7 @@ func (w *window) advance() {
 		}
 		m.sent = false
 	}
-	w.full, w.next = false, 0
+	w.full, w.filled, w.next = false, 0, 0
 }
 
 // restart makes everything undecided leave again, for whichever chunk the file has now: that which it was sent to was cut
@@ -186,13 +198,15 @@ func (w *window) restart() {
 // drain empties the window and gives back what was in it.
 func (w *window) drain() []*mutation {
 	all := w.entries
-	w.entries, w.next, w.flying, w.full = nil, 0, 0, false
+	w.entries, w.next, w.flying, w.aloft, w.filled, w.full = nil, 0, 0, 0, 0, false
 	return all
 }
 
+// land takes a mutation out of the air, if it is there.
 func (w *window) land(m *mutation, state mutationState) {
 	if m.state == inFlight {
 		w.flying--
+		w.aloft -= m.bytes
 	}
 	m.state = state
 }
