@@ -117,7 +117,10 @@ func (c *chunk) onCreate(order *pb.CreateOrder, reply actors.Reply[*pb.OrderRepl
 	c.queue(func() {
 		var replica *store.Replica
 		c.work(c.cs.disk, func(context.Context) (err error) {
-			replica, err = create(c.cs.store, c.handle, gfs.Version(order.Version))
+			if replica, err = create(c.cs.store, c.handle, gfs.Version(order.Version)); err == nil && order.Stream {
+				// Without room to be generous the pipeline tries again, for what it needs.
+				_ = replica.Preallocate(gfs.ChunkSize)
+			}
 			return err
 		}, func(err error) {
 			if err != nil {

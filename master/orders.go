@@ -28,7 +28,7 @@ func (s *leaseShell) order(o lease.Order) {
 	case lease.Create:
 		s.send(o, messages.CommandCreate, lease.CreateTimeout, &pb.CreateOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
-			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced,
+			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Stream: o.Stream,
 		}, func(answer bus.Answer) bool {
 			err := answer.Decode(new(pb.OrderReply))
 			if s.again(o, err) {

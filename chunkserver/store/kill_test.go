@@ -203,3 +203,27 @@ func TestDiskReallyFull(t *testing.T) {
 	m.write(30_000, data)
 	m.compare(t, r)
 }
+
+// What a process had reserved when it was killed is given back by the next one.
+func TestReservedSpaceIsGivenBackAfterACrash(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, Config{Dirs: []string{dir}})
+	r, err := s.Create(1, v(1))
+	must(t, err)
+	must(t, r.WriteAt(0, noise(1, 10_000), nil))
+	must(t, r.Advance(Progress{Length: 10_000, Commit: 10_000}))
+	must(t, r.Preallocate(gfs.ChunkSize))
+	onDisk := func() int64 {
+		info, err := os.Stat(s.dirs[0].chunkPath(1))
+		must(t, err)
+		return info.Sys().(*syscall.Stat_t).Blocks * 512
+	}
+	if n := onDisk(); n < gfs.ChunkSize {
+		t.Fatalf("%d bytes reserved", n)
+	}
+	must(t, s.Close()) // which leaves open replicas as they are
+	s = openStore(t, Config{Dirs: []string{dir}})
+	if n := onDisk(); n > 1<<20 {
+		t.Fatalf("%d bytes on disk for 10,000 after a restart", n)
+	}
+}

@@ -36,6 +36,7 @@ func (r *Replica) recover(powerLost bool) error {
 	if r.row.redo {
 		return r.redo(c)
 	}
+	c.allocated = gfs.ChunkSize // how much was reserved is not known: it is given back
 	r.adopt(c, p)
 	changed := len(p.outstanding) > 0
 	for _, in := range p.outstanding {

@@ -28,7 +28,7 @@ func (c *Chunk) Create(waiter uint64, place Place, members []Member, reserve boo
 		c.attempt.members = append(c.attempt.members, m.Server)
 	}
 	for _, m := range members {
-		c.out.Orders = append(c.out.Orders, Order{Kind: Create, To: m, Version: c.attempt.version, Members: c.attempt.members})
+		c.out.Orders = append(c.out.Orders, Order{Kind: Create, To: m, Version: c.attempt.version, Members: c.attempt.members, Stream: reserve})
 	}
 }
 

@@ -173,6 +173,7 @@ type Order struct {
 	From    gfs.Version        // Prepare: the logged version that the attempt starts from; Clone: the logged version
 	Members []placement.Server // Create and Grant: chain order, primary first
 	Joiner  bool               // Prepare: it stays a learner, and takes from Source what it lacks
+	Stream  bool               // Create: the chunk is reserved for a stream
 	Source  placement.Server   // Clone, and Prepare of a joiner
 	Believe bool               // Grant: the primary is suspect, as all are, and is to be believed
 }

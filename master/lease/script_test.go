@@ -216,6 +216,9 @@ func (s *script) describe(out Outputs) string {
 		if o.Joiner {
 			b.WriteString(" joiner")
 		}
+		if o.Stream {
+			b.WriteString(" stream")
+		}
 		if o.Source.ID != "" {
 			fmt.Fprintf(&b, " source %s", o.Source.ID)
 		}

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: c7bb3e93c621ed6dd54605d41737079d99819d94aff349f0346cd6781dcc88d2
+// sha256: e347c6fdc5347e168a4b8e1da43dfa7041eb009029a74e6163ca1272b5797341
 
 package pb
 
@@ -784,6 +784,7 @@ type CreateOrder struct {
 	Members       []*Server              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"` // chain order, primary first
 	LeaseMs       int64                  `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
 	Synced        bool                   `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
+	Stream        bool                   `protobuf:"varint,7,opt,name=stream,proto3" json:"stream,omitempty"` // all of the chunk will soon be written: its space is best found beforehand
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -856,6 +857,13 @@ func (x *CreateOrder) GetLeaseMs() int64 {
 func (x *CreateOrder) GetSynced() bool {
 	if x != nil {
 		return x.Synced
+	}
+	return false
+}
+
+func (x *CreateOrder) GetStream() bool {
+	if x != nil {
+		return x.Stream
 	}
 	return false
 }
@@ -1799,14 +1807,15 @@ const file_chunk_proto_rawDesc = "" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\"\f\n" +
 	"\n" +
-	"OrderReply\"\xcd\x01\n" +
+	"OrderReply\"\xe5\x01\n" +
 	"\vCreateOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12*\n" +
 	"\amembers\x18\x04 \x03(\v2\x10.cairn.v1.ServerR\amembers\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x03R\aleaseMs\x12\x16\n" +
-	"\x06synced\x18\x06 \x01(\bR\x06synced\"\xd4\x01\n" +
+	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x16\n" +
+	"\x06stream\x18\a \x01(\bR\x06stream\"\xd4\x01\n" +
 	"\fPrepareOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
