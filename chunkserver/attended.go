@@ -2,33 +2,94 @@ package chunkserver
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"sync"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/wire"
 )
 
-// attended is ctx for a call to the chunkserver at address that may take long: it ends as well when that gives no sign
-// of life for gfs.MemberSilence. A server that only is slow answers pings meanwhile. release frees what that takes and
-// must be called.
-func (cs *Chunkserver) attended(ctx context.Context, address string) (_ context.Context, release func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	cs.around.Go(func() {
-		for cs.around.Pause(ctx, gfs.BusyInterval) == nil { // most calls are over before the first ping
-			if err := cs.ping(ctx, address); err != nil {
-				if ctx.Err() == nil {
-					cs.log.WithError(err).WithField("address", address).Warn("no sign of life")
-				}
-				cancel()
-				return
-			}
-		}
-	})
-	return ctx, cancel
+// patientPings is how many pings in a row must go unanswered for gfs.MemberSilence each: a busy machine answers the
+// second.
+const patientPings = 2
+
+// attendance watches the chunkservers that calls which may take long have been made to: one ping at a time to each,
+// however many calls wait for it. It is safe for concurrent use; the zero value is ready.
+type attendance struct {
+	mu    sync.Mutex
+	calls map[string][]*attendedCall // by the addresses that are watched, in the order of their beginnings
 }
 
-// ping asks for a sign of life.
-func (cs *Chunkserver) ping(ctx context.Context, address string) error {
-	ctx, cancel := cs.around.WithTimeout(ctx, gfs.MemberSilence)
-	defer cancel()
-	return cs.around.Call(ctx, address, wire.OpPing, nil, nil)
+type attendedCall struct{ cancel context.CancelFunc }
+
+// attended is ctx for a call to the chunkserver at address that may take long: it ends as well when that gives no sign
+// of life. A server that only is slow answers pings meanwhile. release frees what that takes and must be called.
+func (cs *Chunkserver) attended(ctx context.Context, address string) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	a, call := &cs.attending, &attendedCall{cancel}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls == nil {
+		a.calls = make(map[string][]*attendedCall)
+	}
+	_, watched := a.calls[address]
+	a.calls[address] = append(a.calls[address], call)
+	if !watched {
+		cs.around.Go(func() { cs.watch(address) })
+	}
+	return ctx, func() {
+		cancel()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.calls[address] = slices.DeleteFunc(a.calls[address], func(c *attendedCall) bool { return c == call })
+	}
+}
+
+// waiting lists the calls to an address, and ends the watch if there are none.
+func (a *attendance) waiting(address string) []*attendedCall {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.calls[address]) == 0 {
+		delete(a.calls, address)
+		return nil
+	}
+	return slices.Clone(a.calls[address])
+}
+
+// watch pings an address while calls to it are under way, and ends those that were waiting when it fell silent.
+func (cs *Chunkserver) watch(address string) {
+	for {
+		err := cs.around.Pause(cs.ctx, gfs.BusyInterval) // most calls are over before the first ping
+		calls := cs.attending.waiting(address)
+		switch {
+		case len(calls) == 0:
+			return
+		case err == nil:
+			err = cs.ping(address)
+		}
+		if err == nil {
+			continue
+		}
+		if cs.ctx.Err() == nil {
+			cs.log.WithError(err).WithField("address", address).Warn("no sign of life")
+		}
+		for _, c := range calls {
+			c.cancel()
+		}
+	}
+}
+
+// ping asks for a sign of life, more than once if there is merely no answer.
+func (cs *Chunkserver) ping(address string) (err error) {
+	for range patientPings {
+		ctx, cancel := cs.around.WithTimeout(cs.ctx, gfs.MemberSilence)
+		err = cs.around.Call(ctx, address, wire.OpPing, nil, nil)
+		late := errors.Is(ctx.Err(), context.DeadlineExceeded)
+		cancel()
+		if err == nil || !late {
+			return err
+		}
+	}
+	return err
 }

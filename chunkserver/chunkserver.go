@@ -82,6 +82,7 @@ type Chunkserver struct {
 	joiners   *actors.Workers // does the same under Prepare, and makes copies: somebody waits
 	copyPace  pacer
 	closer    closer
+	attending attendance
 	chunks    *chunkTable
 	leases    leaseBook
 	heartbeat actors.Ref[*heartbeat]
