@@ -12,9 +12,13 @@ import (
 	"github.com/cairnfs/cairn/messages/pb"
 )
 
-// fencedPatience is how long mutations wait at a primary that was fenced and has not been granted the next version:
-// then another server probably was, and the master tells the client which.
-const fencedPatience = 2 * time.Second
+const (
+	// fencedPatience is how long mutations wait at a primary that was fenced and has not been granted the next version:
+	// then another server probably was, and the master tells the client which.
+	fencedPatience = 500 * time.Millisecond
+	// expireInterval is the pause between looks for mutations that have waited for too long.
+	expireInterval = 200 * time.Millisecond
+)
 
 // onMutate takes up a client's mutation.
 func (c *chunk) onMutate(m *dataplane.Mutation) {
@@ -156,7 +160,7 @@ func (c *chunk) primaryPulse(now time.Time) {
 
 // expire answers mutations that have waited for too long.
 func (c *chunk) expire(now time.Time) {
-	if c.order == nil || now.Sub(c.expired) < time.Second {
+	if c.order == nil || now.Sub(c.expired) < expireInterval {
 		return
 	}
 	c.expired = now

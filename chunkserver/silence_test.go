@@ -178,6 +178,23 @@ func TestClientsOfAPrimaryWithoutAMasterHearOfIt(t *testing.T) {
 	}
 }
 
+// A primary that promised another version and is not granted it keeps nobody waiting for long: another was.
+func TestClientsOfAFencedPrimaryHearOfIt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	first := r.create(3, 0)
+	c := dial(t, r.servers[0].Addr())
+	must(t, c.append(3, first, 1, 1, []byte("before")))
+	if _, err := r.prepare(0, 3, r.nextVersion(), first); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got := <-c.append(3, first, 1, 2, []byte("behind"))
+	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > 1500*time.Millisecond {
+		t.Fatalf("%+v after %v", got, took)
+	}
+}
+
 func TestOrphanedServerSaysSo(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1)
