@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/cluster"
 	"github.com/cairnfs/cairn/cluster/faults"
@@ -189,7 +191,7 @@ func (r *run) load(ctx context.Context, strikes []Strike) (err error) {
 	var wg sync.WaitGroup
 	for i, task := range tasks {
 		wg.Go(func() {
-			failed[i] = r.withClient(ctx, task)
+			failed[i] = r.withClient(ctx, fmt.Sprint(i), task)
 			if failed[i] != nil {
 				r.Say("after %s: %v", time.Since(r.ops.begin).Round(time.Millisecond), failed[i])
 				r.stop.Store(true)
@@ -203,9 +205,12 @@ func (r *run) load(ctx context.Context, strikes []Strike) (err error) {
 	return errors.Join(failed...)
 }
 
-// withClient runs a task that has a client of its own, as a process would.
-func (r *run) withClient(ctx context.Context, task func(context.Context, *clientlib.Client) error) (err error) {
-	client, err := clientlib.Connect(ctx, r.parts.URL())
+// withClient runs a task that has a client of its own, as a process would. It logs where the processes do.
+func (r *run) withClient(ctx context.Context, name string, task func(context.Context, *clientlib.Client) error) (err error) {
+	log := logrus.New()
+	log.SetOutput(r.watch)
+	log.SetLevel(logrus.DebugLevel)
+	client, err := clientlib.Connect(ctx, r.parts.URL(), clientlib.WithLogger(log.WithField("role", "client").WithField("client", name)))
 	if err != nil {
 		return err
 	}
