@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/master/lease"
 	"github.com/cairnfs/cairn/master/namespace"
@@ -65,7 +66,7 @@ func (c wantLease) Do(s *namespaceShell) {
 	}
 	file, err := s.view().CheckFile(c.request.GetIdentity(), gfs.FileID(c.request.GetFileId()), true)
 	if err != nil {
-		c.reply.Fail(err)
+		s.refuse(c.reply, err)
 		return
 	}
 	index := int(c.request.GetIndex())
@@ -85,12 +86,18 @@ func (c wantLease) Do(s *namespaceShell) {
 	case index >= gfs.MaxFileChunks:
 		c.reply.Fail(gfs.Errorf(gfs.CodeInvalid, "chunk %d: a file has at most %d chunks", index, gfs.MaxFileChunks))
 	case index > file.Chunks:
-		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "chunk %d of a file of %d chunks: the next one is %d", index, file.Chunks, file.Chunks))
+		s.refuse(c.reply, gfs.Errorf(gfs.CodeNotExist, "chunk %d of a file of %d chunks: the next one is %d", index, file.Chunks, file.Chunks))
 	case !c.request.GetAllocate():
-		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "the file has %d chunks: ask for chunk %d with allocate set to make it", file.Chunks, index))
+		s.refuse(c.reply, gfs.Errorf(gfs.CodeNotExist, "the file has %d chunks: ask for chunk %d with allocate set to make it", file.Chunks, index))
 	default:
 		s.allocate(file, uint32(index), c.reply)
 	}
+}
+
+// refuse answers what the state forbids, once it is sure that it was the cluster's: a master that was replaced and has not
+// heard of it must not tell a client that its file does not exist. What it grants by mistake, versions fence.
+func (s *namespaceShell) refuse(reply actors.Reply[*pb.ChunkLocation], refusal error) {
+	s.around.LinearizeAsync(func(err error) { reply.Fail(cmp.Or(err, refusal)) })
 }
 
 func (s *namespaceShell) wantExisting(c wantLease, file namespace.File, index int) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairnfs/cairn/master"
 	"github.com/cairnfs/cairn/master/oplog"
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
 )
@@ -95,6 +96,30 @@ func TestAStandbyTakesOver(t *testing.T) {
 	after := w.reLease(file, at)
 	if gfs.Version(after.GetVersion()).Epoch() <= gfs.Version(at.GetVersion()).Epoch() {
 		t.Errorf("version %s after %s", gfs.Version(after.GetVersion()), gfs.Version(at.GetVersion()))
+	}
+}
+
+// A master that may have been replaced tells nobody that a file does not exist: its successor may know it.
+func TestAMasterWithoutItsGroupRefusesNothing(t *testing.T) {
+	t.Parallel()
+	w := startWorld(t)
+	w.stopMaster()
+	masters := w.startGroup()
+	first := w.acting(masters)
+	w.begin()
+	if _, err := w.lease(&pb.LeaseRequest{FileId: 999, Allocate: true}); gfs.CodeOf(err) != gfs.CodeNotExist {
+		t.Fatalf("while the group is whole: %v", err)
+	}
+	for _, m := range masters {
+		if m != first {
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, err := ask[pb.ChunkLocation](w, messages.OpLease, &pb.LeaseRequest{Identity: user, FileId: 999, Allocate: true})
+	if err == nil || gfs.CodeOf(err) == gfs.CodeNotExist {
+		t.Fatalf("alone: %v", err)
 	}
 }
 
