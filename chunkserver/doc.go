@@ -35,7 +35,11 @@
 // A member that owes an acknowledgement and is silent for gfs.MemberSilence, or whose connection breaks, is named to
 // the predecessor and so on up to the primary, which stops committing, tells the master, and keeps its clients waiting
 // for the next configuration. If it is primary in that one as well, what it had numbered is committed by reconciling
-// the others with it, and its clients never notice; if another is, they are told to ask the master.
+// the others with it, and its clients never notice; if another is, they are told to ask the master, as
+// they are while the primary cannot reach it.
+//
+// While a chain is opened and members are made equal, which may take long, whoever waits for another pings it beside
+// (attended.go), and the primary tells the master that it is at work.
 //
 // A replica that missed a configuration, or an empty one, becomes a learner by the master's clone order: it copies what
 // differs from a member, at most gfs.MaxServerJoins at once, while that one goes on. Prepare then tells it that it is a

@@ -22,6 +22,8 @@
 //   - An attempt counts only if everyone who was told has answered, and as a sound member that holds the version
 //     which the attempt started from. Who is silent or not such a member is left out of a new attempt with a new
 //     number.
+//   - A primary that says nothing of its Grant for GrantSilence, or does not end it in GrantTimeout, is left out of a
+//     new attempt.
 //   - A joiner is told in one attempt of a Join at most, and only when it lacks little. It becomes a member if its
 //     digest equals that of a member that answered in the same version; it never is the primary, and whatever it does
 //     or does not answer causes no new attempt.
