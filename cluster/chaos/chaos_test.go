@@ -21,7 +21,7 @@ var (
 	logFile   = flag.String("chaos.log", "", "keep what the processes log in this file")
 	only      = flag.String("chaos.only", "", "the one fault that strikes, as a plan names it")
 	slow      = flag.Duration("chaos.slow", time.Second, "tell of each stall that lasts longer")
-	longest   = flag.Duration("chaos.longest", 10*time.Second, "how long no operation may take")
+	longest   = flag.Duration("chaos.longest", 15*time.Second, "how long no operation may take: more than lease.Grace, which a chunk waits that lost one of its last two members")
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -21,7 +21,7 @@ const (
 
 // strikeAll carries out a plan, one fault after the other, as far as the time allows, and leaves every process running
 // and every proxy open. Before each no replica is missing, but for those that strike while replicas are brought back:
-// two such in a row could leave a chunk without any.
+// two such in a row could leave a chunk without any. Such a one may cost lease.Grace.
 func (r *run) strikeAll(ctx context.Context, client *clientlib.Client, strikes []Strike) error {
 	early := true
 	for _, s := range strikes {
