@@ -30,6 +30,7 @@ type Config struct {
 	Name         string        // the cluster's name; "" is "local"
 	Masters      int           // 1, 3 or 5; 0 means 1
 	Chunkservers int           // 0 means 4
+	Capacity     int64         // bytes that each chunkserver may hold; 0 means what its disk has
 	Racks        int           // the chunkservers are spread over so many racks in turn; 0 means 2
 	Listen       string        // of the NATS server; "" is 127.0.0.1:0
 	Insecure     bool          // allow Listen beyond loopback
@@ -275,7 +276,7 @@ func (c *Cluster) StartChunkserver(ctx context.Context, i int) error {
 	}
 	s, err := chunkserver.Start(ctx, chunkserver.Config{
 		Dirs: []string{filepath.Join(c.config.Dir, fmt.Sprintf("cs%d", i+1))}, Cluster: c.config.Name, NATS: c.url,
-		Listen: "127.0.0.1:0", Rack: fmt.Sprintf("rack%d", i%c.config.Racks+1), Log: c.config.Log,
+		Listen: "127.0.0.1:0", Rack: fmt.Sprintf("rack%d", i%c.config.Racks+1), CapacityBytes: c.config.Capacity, Log: c.config.Log,
 	})
 	c.chunkservers[i] = s
 	return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/spf13/cobra"
@@ -282,23 +283,53 @@ func (a *app) appendRaw(ctx context.Context, f *clientlib.File, out *offsets) er
 	return errors.Join(<-settled, scanError(lines))
 }
 
-// appendFramed appends each line as a record of the record package, until one fails.
+// appendFramed appends each line as a record of the record package, until the first that fails.
 func (a *app) appendFramed(ctx context.Context, f *clientlib.File, out *offsets) error {
-	var broken atomic.Bool
+	var failed failures
 	w := record.NewWriter(f, record.WithAck(func(_ uint64, offset int64, err error) {
 		if err != nil {
-			broken.Store(true)
-		}
-		if !broken.Load() {
+			failed.add(err)
+		} else {
 			out.acknowledged(offset)
 		}
 	}))
 	lines := a.lines()
-	for !broken.Load() && lines.Scan() {
+	for failed.err() == nil && lines.Scan() {
 		out.asked.Add(1)
 		if err := w.Enqueue(ctx, lines.Bytes()); err != nil {
 			return closed(w, err)
 		}
 	}
-	return errors.Join(w.Close(), scanError(lines))
+	closed := w.Close()
+	if err := failed.err(); err != nil {
+		return err // which is among what Close says
+	}
+	return errors.Join(scanError(lines), closed)
+}
+
+// failures keeps the first of many errors, which mostly are the same, and counts the others.
+type failures struct {
+	mu    sync.Mutex
+	first error
+	more  int
+}
+
+func (f *failures) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.first == nil {
+		f.first = err
+		return
+	}
+	f.more++
+}
+
+// err is nil if nothing failed.
+func (f *failures) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.more == 0 {
+		return f.first
+	}
+	return fmt.Errorf("%w (and %d more lines were not acknowledged)", f.first, f.more)
 }

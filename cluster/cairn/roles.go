@@ -152,8 +152,9 @@ func parsePeers(own string, texts []string, insecure bool) (peers []oplog.Peer, 
 func (a *app) chunkserverCommand() *cobra.Command {
 	cfg := chunkserver.Config{}
 	var http httpFlag
+	var capacity size
 	cmd := &cobra.Command{
-		Use:   "chunkserver --data DIR [--data DIR2 …]",
+		Use:   "chunkserver --data DIR [--data DIR2 …] [--capacity SIZE]",
 		Short: "Run a chunkserver",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -163,7 +164,7 @@ func (a *app) chunkserverCommand() *cobra.Command {
 			if _, _, err := cluster.CheckListen(cfg.Listen, cfg.Insecure); err != nil {
 				return err
 			}
-			cfg.Cluster, cfg.NATS, cfg.Log = a.cluster, a.natsURL, a.logger()
+			cfg.Cluster, cfg.NATS, cfg.Log, cfg.CapacityBytes = a.cluster, a.natsURL, a.logger(), int64(capacity)
 			s, err := chunkserver.Start(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -176,6 +177,7 @@ func (a *app) chunkserverCommand() *cobra.Command {
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:7500", "listen for data on `HOST:PORT`; port 0 picks a free one")
 	cmd.Flags().StringVar(&cfg.Advertise, "advertise", "", "tell others to connect to `HOST:PORT` instead")
 	cmd.Flags().StringVar(&cfg.Rack, "rack", "", "the rack's `NAME`: copies of a chunk go to different racks")
+	cmd.Flags().Var(&capacity, "capacity", "hold at most `SIZE` of data, as in 200G (what the disks have)")
 	http.add(cmd, chunkserverHTTP)
 	insecureFlag(cmd, &cfg.Insecure)
 	return cmd

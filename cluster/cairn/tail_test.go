@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cairnfs/cairn/cluster/clustertest"
 )
 
 func TestTail(t *testing.T) {
@@ -87,5 +89,18 @@ func (s shell) append(name, lines string) {
 	s.t.Helper()
 	if status, _, stderr := s.try(strings.NewReader(lines), "append", name); status != 0 {
 		s.t.Fatalf("append %s: status %d: %s", name, status, stderr)
+	}
+}
+
+// Of many records that fail in the same way, one is told of, and soon: however many lines there are to come.
+func TestAppendEndsWithTheFirstFailure(t *testing.T) {
+	s := shell{t, clustertest.Start(t, clustertest.WithChunkservers(3), clustertest.WithCapacity(1<<20)).URL()}
+	began := time.Now()
+	status, _, stderr := s.try(strings.NewReader(strings.Repeat("a line\n", 100_000)), "append", "/f")
+	if status != 1 || !strings.Contains(stderr, "no space left") || !strings.Contains(stderr, "more lines") || len(stderr) > 1000 {
+		t.Errorf("status %d: %.1000s", status, stderr)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("100,000 lines failed in %s", took)
 	}
 }

@@ -23,6 +23,9 @@ func WithChunkservers(n int) Option { return func(c *cluster.Config) { c.Chunkse
 // WithMasters sets the number of masters, 1, 3 or 5: 1 by default.
 func WithMasters(n int) Option { return func(c *cluster.Config) { c.Masters = n } }
 
+// WithCapacity bounds the bytes that each chunkserver holds; by default its disk does.
+func WithCapacity(bytes int64) Option { return func(c *cluster.Config) { c.Capacity = bytes } }
+
 // WithRacks spreads the chunkservers over n racks, 2 by default.
 func WithRacks(n int) Option { return func(c *cluster.Config) { c.Racks = n } }
 
