@@ -35,7 +35,9 @@ const (
 	groupElectionTimeout = 800 * time.Millisecond
 	minElectionTimeout   = 10 * time.Millisecond
 	// commitInterval is how soon a standby hears that an entry was committed if no other follows.
-	commitInterval = 100 * time.Millisecond
+	// commitInterval is how soon a standby hears that an entry was committed if no other follows. It costs a message to
+	// each standby, and nobody waits for it: whoever takes over commits an entry of its own first.
+	commitInterval = 500 * time.Millisecond
 	// trailingEntries stay in the log behind a checkpoint, so that a standby that was away for a moment is not
 	// sent all of it.
 	trailingEntries      = 1024
