@@ -69,6 +69,9 @@ func (a *app) natsCommand() *cobra.Command {
 		Short: "Run an embedded NATS server",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkListen(listen, insecure); err != nil {
+				return err
+			}
 			n, err := cluster.StartNATS(listen, insecure, a.logger().WithField("role", "nats"))
 			if err != nil {
 				return err
@@ -117,6 +120,14 @@ func (a *app) masterCommand() *cobra.Command {
 	return cmd
 }
 
+// checkListen makes an error of usage of an address on which nobody may listen.
+func checkListen(address string, insecure bool) error {
+	if _, _, err := cluster.CheckListen(address, insecure); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
 // parsePeers reads --peers. The master listens at its own address among them, which is to be on loopback unless insecure.
 func parsePeers(own string, texts []string, insecure bool) (peers []oplog.Peer, err error) {
 	if len(texts) == 0 {
@@ -137,7 +148,7 @@ func parsePeers(own string, texts []string, insecure bool) (peers []oplog.Peer, 
 		}
 		if id == own {
 			listed = true
-			if _, _, err := cluster.CheckListen(address, insecure); err != nil {
+			if err := checkListen(address, insecure); err != nil {
 				return nil, err
 			}
 		}
@@ -161,7 +172,7 @@ func (a *app) chunkserverCommand() *cobra.Command {
 			if len(cfg.Dirs) == 0 {
 				return usagef("a chunkserver needs --data: %s", cmd.UseLine())
 			}
-			if _, _, err := cluster.CheckListen(cfg.Listen, cfg.Insecure); err != nil {
+			if err := checkListen(cfg.Listen, cfg.Insecure); err != nil {
 				return err
 			}
 			cfg.Cluster, cfg.NATS, cfg.Log, cfg.CapacityBytes = a.cluster, a.natsURL, a.logger(), int64(capacity)

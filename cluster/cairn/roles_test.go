@@ -85,3 +85,23 @@ func TestPeers(t *testing.T) {
 		}
 	}
 }
+
+// Wrong arguments of any command are one line that says what is wanted, and status 2, before anything is done.
+func TestWrongArguments(t *testing.T) {
+	for _, line := range []string{
+		"nonsense", "--nonsense", "put", "get /a", "cat", "ls --nonsense", "stat", "mkdir", "rm", "mv /a", "append", "append --raw --whole /a", "tail", "tail -n x /a",
+		"chmod 9 /a", "chmod", "chown", "setrep x /a", "setrep", "df /a", "locate", "undelete", "trash", "trash nonsense",
+		"admin", "admin nonsense", "admin status x", "admin servers x", "admin masters x", "admin events x", "admin top x", "admin top", "admin gc x",
+		"admin backup", "admin restore", "admin restore x", "bench nonsense", "bench", "bench write --size x",
+		"nats x", "nats --listen x", "nats --listen 0.0.0.0:0", "master", "master --id m1", "master --id m1 --data d --peers x",
+		"master --id m1 --data d --peers m1=0.0.0.0:1,m2=h:2,m3=h:3", "chunkserver", "chunkserver --data d --capacity x", "chunkserver --data d --listen x",
+		"dev --masters 2", "dev --chunkservers 0", "dev --port 99999", "local", "local nonsense", "local up --masters 2", "local up --port -1",
+		"local kill", "local start", "demo --nonsense", "version x", "completion nonsense",
+	} {
+		var out, errs bytes.Buffer
+		status := run(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errs)
+		if status != exitUsage || strings.Count(errs.String(), "\n") != 1 || !strings.HasPrefix(errs.String(), "cairn: ") {
+			t.Errorf("cairn %s: status %d: %s%s", line, status, &out, &errs)
+		}
+	}
+}
