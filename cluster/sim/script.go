@@ -166,6 +166,13 @@ func Plan(seed uint64) Script {
 		add(at, "break", victim, server())
 		add(soon(200), "crash", victim)
 		add(soon(200)+200*time.Millisecond, "start", victim)
+	case 2: // a process ends again and again in the middle of what it does
+		for range 4 {
+			add(at, "crash", victim, 1+r.IntN(12))
+			at += time.Duration(100+r.IntN(300)) * time.Millisecond
+			add(at, "start", victim)
+			at += time.Duration(50+r.IntN(500)) * time.Millisecond
+		}
 	}
 	if r.IntN(8) == 0 {
 		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))
