@@ -166,12 +166,20 @@ func Plan(seed uint64) Script {
 		add(at, "break", victim, server())
 		add(soon(200), "crash", victim)
 		add(soon(200)+200*time.Millisecond, "start", victim)
-	case 2: // a process ends again and again in the middle of what it does
-		for range 4 {
-			add(at, "crash", victim, 1+r.IntN(12))
-			at += time.Duration(100+r.IntN(300)) * time.Millisecond
-			add(at, "start", victim)
-			at += time.Duration(50+r.IntN(500)) * time.Millisecond
+	case 2: // processes end again and again in the middle of what they do
+		victims := []string{victim}
+		if r.IntN(2) == 0 {
+			for i := range s.servers() {
+				victims = append(victims, fmt.Sprintf("cs%d", i))
+			}
+		}
+		for range 5 {
+			pause := time.Duration(100+r.IntN(300)) * time.Millisecond
+			for _, name := range victims {
+				add(at, "crash", name, 1+r.IntN(12))
+				add(at+pause, "start", name)
+			}
+			at += pause + time.Duration(50+r.IntN(400))*time.Millisecond
 		}
 	}
 	if r.IntN(8) == 0 {
@@ -183,6 +191,7 @@ func Plan(seed uint64) Script {
 			at += time.Duration(r.IntN(4)*r.IntN(300)) * time.Millisecond
 		}
 	}
+	s.Steps = slices.DeleteFunc(s.Steps, func(step Step) bool { return step.At >= faultEnd }) // all is healed by then
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 	return s
 }

@@ -21,7 +21,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(800)
+	debug.SetGCPercent(400)
+	debug.SetMemoryLimit(1 << 30) // chunks that are full take much at once
 	goleak.VerifyTestMain(m)
 }
 
