@@ -131,7 +131,7 @@ func (f *openFile) pushAppend(p *patience, record []byte, queued bool) (*stream,
 	if err != nil {
 		return nil, nil, err
 	}
-	m := f.newMutation(record, 0, taken)
+	m := f.newMutation(p, record, 0, taken)
 	m.queued, m.bytes = queued, int64(len(record))
 	s := f.appendStream()
 	s.mu.Lock()

@@ -43,6 +43,7 @@ type Client struct {
 	near      nearness
 	buffers   buffers
 	writers   atomic.Uint64 // Files that took a writer id
+	calls     atomic.Uint64 // the id of the last call, from a random beginning
 	reports   chan struct{} // a token for each report of a fault under way
 }
 
@@ -64,6 +65,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 
 	c := &Client{options: o, url: url, subjects: subjects, log: o.log, identity: &pb.Identity{User: o.user, Groups: o.groups},
 		near: newNearness(o.rack), reports: make(chan struct{}, maxReports)}
+	c.calls.Store(rand.Uint64())
 	c.life, c.end = context.WithCancel(context.Background())
 	c.locations.init(maxLocations)
 	c.pool = newPool(c)

@@ -69,7 +69,7 @@ func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (length
 				return reply.GetCommitLength(), true, nil
 			}
 			if isFault(err) {
-				c.unreachable(at, server, err)
+				c.unreachable(p, at, server, err)
 			}
 			if err == nil {
 				continue
@@ -112,7 +112,7 @@ func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32) error {
 				return nil
 			}
 			if isFault(err) {
-				c.unreachable(at, server, err)
+				c.unreachable(p, at, server, err)
 			}
 		}
 		if actionFor(err) == gfs.GiveUp {

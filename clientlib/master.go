@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -48,6 +49,9 @@ func (c *Client) askUntil(p *patience, op string, request, reply proto.Message) 
 	for unanswered := 0; ; {
 		maybe, err := c.attempt(p, op, payload, reply, wait)
 		if err == nil {
+			if c.debugging() {
+				p.log().WithField("op", op).Debug("master answered")
+			}
 			return uncertain, nil
 		}
 		uncertain = uncertain || maybe
@@ -56,7 +60,7 @@ func (c *Client) askUntil(p *patience, op string, request, reply proto.Message) 
 		if code.Action() != gfs.Retry && code != gfs.CodeOutcomeUnknown {
 			return uncertain, err
 		}
-		c.log.WithField("op", op).WithField("attempt", p.attempts).WithError(err).Debug("master request failed")
+		p.log().WithField("op", op).WithField("attempt", p.attempts).WithError(err).Debug("master request failed")
 		if err := p.pause(err); err != nil {
 			return uncertain, err
 		}
@@ -77,7 +81,8 @@ func (c *Client) attempt(p *patience, op string, payload []byte, reply proto.Mes
 	defer cancel()
 	stop := context.AfterFunc(c.life, cancel)
 	defer stop()
-	answer, err := c.request(ctx, &nats.Msg{Subject: c.subjects.Master(op), Data: payload})
+	answer, err := c.request(ctx, &nats.Msg{
+		Subject: c.subjects.Master(op), Header: nats.Header{messages.HeaderRequestID: {messages.CallID(p.call)}}, Data: payload})
 	if err != nil {
 		return c.explain(p, op, wait, err)
 	}

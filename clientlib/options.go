@@ -62,7 +62,8 @@ func WithDialer(dial func(ctx context.Context, network, address string) (net.Con
 	return func(o *options) { o.dial = dial }
 }
 
-// WithLogger takes the library's log: absorbed faults as warnings, retries as debug. The default is none.
+// WithLogger takes the library's log: absorbed faults as warnings, retries and every request as debug. The field request is
+// the id of the call that a line is about; masters and chunkservers log it too. The default is none.
 func WithLogger(log *logrus.Entry) Option { return func(o *options) { o.log = log } }
 
 // WithTLS secures the connection to NATS.

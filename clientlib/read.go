@@ -54,7 +54,7 @@ func (f *openFile) readAt(p *patience, buf []byte, offset int64) (int, error) {
 	for range min(readWorkers, len(pieces)) {
 		workers.Go(func() {
 			for piece := range next {
-				if piece.n, piece.err = f.readPiece(f.client.patience(p.ctx), piece.offset, piece.into); piece.err != nil {
+				if piece.n, piece.err = f.readPiece(p.part(), piece.offset, piece.into); piece.err != nil {
 					stop.Store(true)
 				}
 			}
@@ -217,12 +217,12 @@ func (c *Client) candidates(at location, tail bool) []Server {
 // readReplica reads from one replica and checks what comes. A mismatch may be a page that was overwritten while it
 // was sent: the same range is read once more as a copy before the replica is reported.
 func (c *Client) readReplica(p *patience, at location, server Server, within int64, buf []byte, seen int64) (int, *pb.ReadReply, error) {
-	request := &pb.Read{Handle: uint64(at.handle), Version: uint64(at.version), Offset: within, Length: int64(len(buf)), AtLeast: seen}
+	request := &pb.Read{Handle: uint64(at.handle), Version: uint64(at.version), Offset: within, Length: int64(len(buf)), AtLeast: seen, Call: p.call}
 	for {
 		n, reply, bad, err := c.readOnce(p, server, request, buf)
 		if err != nil {
 			if isFault(err) {
-				c.unreachable(at, server, err)
+				c.unreachable(p, at, server, err)
 			}
 			return 0, nil, err
 		}
@@ -247,6 +247,9 @@ func (c *Client) readOnce(p *patience, server Server, request *pb.Read, buf []by
 	}
 	reply = &pb.ReadReply{}
 	check := &arrivalCheck{offset: request.Offset, reply: reply}
+	if c.debugging() {
+		p.log().WithField("server", string(server.ID)).WithField("offset", request.GetOffset()).Debug("read sent")
+	}
 	n, err = conn.perform(p.ctx, &call{op: wire.OpRead, request: request, reply: reply, into: buf, check: check}, readSilence)
 	if err == nil {
 		err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
@@ -290,8 +293,8 @@ func (a *arrivalCheck) end() error {
 
 // unreachable notes that a server could not be talked to; if it is a primary the master hears, since nobody else
 // may need that chunk's end. Silence must last: the first time, another replica may do.
-func (c *Client) unreachable(at location, server Server, why error) {
-	c.log.WithField("chunk", at.handle.String()).WithField("server", string(server.ID)).WithError(why).Warn("replica unreachable")
+func (c *Client) unreachable(p *patience, at location, server Server, why error) {
+	p.log().WithField("chunk", at.handle.String()).WithField("server", string(server.ID)).WithError(why).Warn("replica unreachable")
 	lasting := c.pool.suspected(server.Addr) || !errors.Is(why, errSilent)
 	c.pool.suspect(server.Addr)
 	if lasting && at.open && server.ID == at.primary {

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -28,15 +31,34 @@ type patience struct {
 	limit    time.Duration
 	deadline time.Time
 	attempts int
+	call     uint64    // its id in the logs of all who work on it
 	tooFew   time.Time // since when too few chunkservers are up for the call, zero while that is not known
 }
 
 // patience begins a call under ctx.
 func (c *Client) patience(ctx context.Context) *patience {
-	p := &patience{client: c, ctx: ctx, limit: c.options.timeout}
+	p := &patience{client: c, ctx: ctx, limit: c.options.timeout, call: c.calls.Add(1)}
 	p.progress()
 	return p
 }
+
+// part begins what goes on beside the rest of the same call.
+func (p *patience) part() *patience {
+	part := p.client.patience(p.ctx)
+	part.call = p.call
+	return part
+}
+
+// log is the client's log for what happens in the call.
+func (p *patience) log() *logrus.Entry { return p.client.callLog(p.call) }
+
+// callLog is the client's log for what happens in a call.
+func (c *Client) callLog(call uint64) *logrus.Entry {
+	return c.log.WithField("request", messages.CallID(call))
+}
+
+// debugging reports whether anybody reads what is only for a search for faults: what costs nothing otherwise.
+func (c *Client) debugging() bool { return c.log.Logger.IsLevelEnabled(logrus.DebugLevel) }
 
 // progress says that something moved: the time without progress begins anew, and so do the pauses.
 func (p *patience) progress() {

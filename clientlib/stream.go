@@ -114,6 +114,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 		s.mu.Unlock()
 		return false, nil
 	case s.trouble != nil:
+		p.call = s.window.entries[0].call // what follows is on its behalf
 		trouble := s.trouble
 		s.trouble = nil
 		s.generation++
@@ -128,6 +129,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 		s.mu.Unlock()
 		return true, nil
 	case s.target == nil:
+		p.call = s.window.entries[0].call
 		s.mu.Unlock()
 		return true, s.establish(p)
 	}
@@ -179,12 +181,15 @@ func (s *stream) send(to *target, generation uint64, m *mutation, lowest uint64)
 	if m.sums == nil {
 		m.sums = wire.AppendChecksums(make([]uint32, 0, wire.Parts(m.offset, int64(len(m.data.data)))), m.offset, m.data.data)
 	}
-	request := &pb.Mutate{Handle: uint64(to.at.handle), Version: uint64(to.at.version), Checksums: m.sums, Synced: s.file.synced}
+	request := &pb.Mutate{Handle: uint64(to.at.handle), Version: uint64(to.at.version), Checksums: m.sums, Synced: s.file.synced, Call: m.call}
 	if s.appends {
 		request.Kind, request.Writer, request.Sequence, request.LowestUnacknowledged =
 			pb.Mutate_APPEND, uint64(s.writer), m.sequence, lowest
 	} else {
 		request.Kind, request.Offset = pb.Mutate_WRITE, m.offset
+	}
+	if c := s.file.client; c.debugging() {
+		c.callLog(m.call).WithField("chunk", to.at.handle.String()).WithField("server", string(to.server.ID)).WithField("bytes", len(m.data.data)).Debug("mutation sent")
 	}
 	reply := &pb.MutateReply{}
 	return to.conn.start(s.file.client.life, &call{op: wire.OpMutate, request: request, payload: m.data, reply: reply,
@@ -375,7 +380,7 @@ func (s *stream) cutAway(p *patience) error {
 // accuse notes for the next request that the primary cannot be reached, and pauses unless it is the first time.
 func (s *stream) accuse(p *patience, at location, server Server, why error) error {
 	c := s.file.client
-	c.log.WithField("chunk", at.handle.String()).WithField("version", at.version.String()).WithField("server", string(server.ID)).
+	p.log().WithField("chunk", at.handle.String()).WithField("version", at.version.String()).WithField("server", string(server.ID)).
 		WithError(why).Warn("primary unreachable")
 	c.pool.suspect(server.Addr)
 	c.locations.drop(s.file.id, at)

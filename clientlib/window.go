@@ -19,6 +19,7 @@ type mutation struct {
 	offset   int64   // of a write, within the chunk
 	sequence uint64  // of an append
 	bytes    int64   // of an append
+	call     uint64  // the id of the call that made it
 	data     *buffer // released by whoever takes the mutation out of the window
 	sums     []uint32
 	cost     int  // of the File's room

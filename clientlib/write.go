@@ -100,7 +100,7 @@ func (f *openFile) queuePiece(p *patience, data []byte, offset int64) (int, erro
 		return n, nil
 	}
 	s.window.seal()
-	m := f.newMutation(data[:n], within, taken)
+	m := f.newMutation(p, data[:n], within, taken)
 	m.queued, m.open = true, (within+int64(n))%gfs.StreamPieceBytes != 0
 	return n, f.pushLocked(s, m)
 }
@@ -118,8 +118,8 @@ func (c *Client) extend(m *mutation, more []byte) {
 }
 
 // newMutation copies data.
-func (f *openFile) newMutation(data []byte, offset int64, cost int) *mutation {
-	m := &mutation{offset: offset, data: f.client.buffers.get(len(data)), cost: cost, done: make(chan struct{})}
+func (f *openFile) newMutation(p *patience, data []byte, offset int64, cost int) *mutation {
+	m := &mutation{offset: offset, call: p.call, data: f.client.buffers.get(len(data)), cost: cost, done: make(chan struct{})}
 	m.data.data = append(m.data.data, data...)
 	return m
 }
@@ -175,7 +175,7 @@ func (f *openFile) writeAt(p *patience, data []byte, offset int64) (int, error) 
 			failure = err
 			break
 		}
-		m := f.newMutation(rest[:n], at%gfs.ChunkSize, taken)
+		m := f.newMutation(p, rest[:n], at%gfs.ChunkSize, taken)
 		s := f.lockStream(uint32(at / gfs.ChunkSize))
 		s.window.seal()
 		err = f.pushLocked(s, m)

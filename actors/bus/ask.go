@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -27,7 +28,7 @@ func requestHeader(id string) nats.Header {
 	if id == "" {
 		return nil
 	}
-	return nats.Header{HeaderRequestID: {oneLine(id)}}
+	return nats.Header{messages.HeaderRequestID: {oneLine(id)}}
 }
 
 func boundedContext(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -11,11 +11,9 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
-
-// HeaderRequestID carries an id that names a request in the logs of all who work on it.
-const HeaderRequestID = "Cairn-Request-Id"
 
 // maxDetailBytes bounds an error's detail on the wire. A text with a path of gfs.MaxPathBytes is cut: it is for a
 // log line.
@@ -36,7 +34,7 @@ func (m *Message) Subject() string { return m.subject }
 
 // RequestID is the id in the message's header, or empty.
 func (m *Message) RequestID() string {
-	id := m.header.Get(HeaderRequestID)
+	id := m.header.Get(messages.HeaderRequestID)
 	return oneLine(id[:min(len(id), maxRequestIDBytes)])
 }
 

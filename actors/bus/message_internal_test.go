@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -43,7 +44,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("x", "\n", strings.Repeat("i", 100), []byte(nil))
 	f.Fuzz(func(t *testing.T, code, detail, id string, data []byte) {
 		m := &Message{subject: "s", data: data, header: nats.Header{
-			micro.ErrorCodeHeader: {code}, micro.ErrorHeader: {detail}, HeaderRequestID: {id}}}
+			micro.ErrorCodeHeader: {code}, micro.ErrorHeader: {detail}, messages.HeaderRequestID: {id}}}
 		if err := m.failure(); (err == nil) != (code == "") {
 			t.Errorf("code %q: %v", code, err)
 		}

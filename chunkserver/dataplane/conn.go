@@ -157,6 +157,7 @@ func (c *conn) onMutate(h wire.Header) error {
 	m := &Mutation{
 		Handle:  gfs.ChunkHandle(c.mutate.Handle),
 		Version: gfs.Version(c.mutate.Version),
+		call:    c.mutate.Call,
 		conn:    c,
 		id:      h.RequestID,
 	}

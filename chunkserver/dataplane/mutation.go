@@ -24,6 +24,7 @@ type Mutation struct {
 	Handed bool
 
 	buffer *Buffer
+	call   uint64 // the client's, for logs
 	conn   *conn
 	answer func(offset, length int64, err error) // in the place of conn for what came by no connection
 	id     uint64
@@ -60,6 +61,7 @@ func (m *Mutation) Reply(offset, length int64, err error) {
 	}
 	c := m.conn
 	code, detail := errorOf(err)
+	c.server.trace("mutate", m.call, m.Handle, err)
 	if m.Request.Kind == mutation.KindSync {
 		c.reply(wire.Header{Op: wire.OpSync, RequestID: m.id}, &pb.SyncChunkReply{Code: code, Detail: detail})
 	} else {

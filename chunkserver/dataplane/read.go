@@ -39,6 +39,7 @@ func (r *reader) serve(h wire.Header) error {
 	}
 	r.reply.Reset()
 	replica, from, to, err := check(r.conn.server.handler, &r.request, &r.reply)
+	c.server.trace("read", r.request.Call, gfs.ChunkHandle(r.request.Handle), err)
 	if err != nil {
 		r.reply.Code, r.reply.Detail = errorOf(err)
 	}

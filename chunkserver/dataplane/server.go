@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -209,6 +210,19 @@ func (s *Server) start(tcp *net.TCPConn) bool {
 	})
 	s.wg.Go(c.out.run)
 	return true
+}
+
+// trace logs what came of a client's call here, if anybody reads that: the id is in the logs of the client and of the
+// master too.
+func (s *Server) trace(op string, call uint64, handle gfs.ChunkHandle, err error) {
+	if !s.log.Logger.IsLevelEnabled(logrus.DebugLevel) {
+		return
+	}
+	entry := s.log.WithFields(logrus.Fields{"op": op, "request": messages.CallID(call), "chunk": handle.String()})
+	if err != nil {
+		entry = entry.WithError(err)
+	}
+	entry.Debug("request")
 }
 
 // logLimit lets one line pass each second, with the number of those held back: whoever talks nonsense to the port

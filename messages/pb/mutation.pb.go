@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 622ab51dcb8ee771be03ea179f5920e8254b2d8b4638d8628876ad215257c8aa
+// sha256: b4a076af0be8e3c46ec68f366e7629e6b9b3eeaac28dd150fd752fcdf263e69b
 
 package pb
 
@@ -86,6 +86,7 @@ type Mutate struct {
 	// One CRC32C for each part of the payload: WRITE: cut at the chunk's block boundaries; APPEND: each 64 KiB from its start.
 	Checksums     []uint32 `protobuf:"fixed32,8,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
 	Synced        bool     `protobuf:"varint,9,opt,name=synced,proto3" json:"synced,omitempty"` // acknowledge after fsync on every member
+	Call          uint64   `protobuf:"fixed64,10,opt,name=call,proto3" json:"call,omitempty"`   // the client's, for logs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +182,13 @@ func (x *Mutate) GetSynced() bool {
 		return x.Synced
 	}
 	return false
+}
+
+func (x *Mutate) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
 }
 
 type MutateReply struct {
@@ -812,6 +820,7 @@ type Read struct {
 	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
 	AtLeast       int64                  `protobuf:"varint,5,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"` // what this client knows to be committed
 	Copy          bool                   `protobuf:"varint,6,opt,name=copy,proto3" json:"copy,omitempty"`                      // no sendfile: the client saw a mismatch
+	Call          uint64                 `protobuf:"fixed64,7,opt,name=call,proto3" json:"call,omitempty"`                     // the client's, for logs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -886,6 +895,13 @@ func (x *Read) GetCopy() bool {
 		return x.Copy
 	}
 	return false
+}
+
+func (x *Read) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
 }
 
 type ReadReply struct {
@@ -1566,7 +1582,7 @@ var File_mutation_proto protoreflect.FileDescriptor
 
 const file_mutation_proto_rawDesc = "" +
 	"\n" +
-	"\x0emutation.proto\x12\bcairn.v1\x1a\vchunk.proto\"\xc9\x02\n" +
+	"\x0emutation.proto\x12\bcairn.v1\x1a\vchunk.proto\"\xdd\x02\n" +
 	"\x06Mutate\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12)\n" +
@@ -1576,7 +1592,9 @@ const file_mutation_proto_rawDesc = "" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x123\n" +
 	"\x15lowest_unacknowledged\x18\a \x01(\x04R\x14lowestUnacknowledged\x12 \n" +
 	"\tchecksums\x18\b \x03(\aB\x02\x10\x01R\tchecksums\x12\x16\n" +
-	"\x06synced\x18\t \x01(\bR\x06synced\"'\n" +
+	"\x06synced\x18\t \x01(\bR\x06synced\x12\x12\n" +
+	"\x04call\x18\n" +
+	" \x01(\x06R\x04call\"'\n" +
 	"\x04Kind\x12\b\n" +
 	"\x04NONE\x10\x00\x12\t\n" +
 	"\x05WRITE\x10\x01\x12\n" +
@@ -1629,14 +1647,15 @@ const file_mutation_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"9\n" +
 	"\vChainClosed\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\x97\x01\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xab\x01\n" +
 	"\x04Read\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x19\n" +
 	"\bat_least\x18\x05 \x01(\x03R\aatLeast\x12\x12\n" +
-	"\x04copy\x18\x06 \x01(\bR\x04copy\"\xd1\x01\n" +
+	"\x04copy\x18\x06 \x01(\bR\x04copy\x12\x12\n" +
+	"\x04call\x18\a \x01(\x06R\x04call\"\xd1\x01\n" +
 	"\tReadReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12#\n" +
