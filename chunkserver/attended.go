@@ -5,14 +5,20 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/wire"
 )
 
-// patientPings is how many pings in a row must go unanswered for gfs.MemberSilence each: a busy machine answers the
-// second.
-const patientPings = 2
+const (
+	// patientPings is how many pings in a row must go unanswered for gfs.MemberSilence each: a busy machine answers the
+	// second.
+	patientPings = 2
+	// controlSilence is within what time this server's own data plane must answer it, or what another one's does not
+	// answer says nothing: this process, or the machine under it, is held up itself.
+	controlSilence = gfs.MemberSilence / 5
+)
 
 // attendance watches the chunkservers that calls which may take long have been made to: one ping at a time to each,
 // however many calls wait for it. It is safe for concurrent use; the zero value is ready.
@@ -81,15 +87,25 @@ func (cs *Chunkserver) watch(address string) {
 }
 
 // ping asks for a sign of life, more than once if there is merely no answer.
-func (cs *Chunkserver) ping(address string) (err error) {
-	for range patientPings {
-		ctx, cancel := cs.around.WithTimeout(cs.ctx, gfs.MemberSilence)
-		err = cs.around.Call(ctx, address, wire.OpPing, nil, nil)
-		late := errors.Is(ctx.Err(), context.DeadlineExceeded)
-		cancel()
+func (cs *Chunkserver) ping(address string) error {
+	for n := 0; ; n++ {
+		late, err := cs.pingOnce(address, gfs.MemberSilence)
 		if err == nil || !late {
 			return err
 		}
+		if _, held := cs.pingOnce(cs.self.Address, controlSilence); held != nil {
+			return nil
+		}
+		if n+1 == patientPings {
+			return err
+		}
 	}
-	return err
+}
+
+// pingOnce reports with an error whether it is that nothing was heard within the patience.
+func (cs *Chunkserver) pingOnce(address string, patience time.Duration) (late bool, err error) {
+	ctx, cancel := cs.around.WithTimeout(cs.ctx, patience)
+	defer cancel()
+	err = cs.around.Call(ctx, address, wire.OpPing, nil, nil)
+	return errors.Is(ctx.Err(), context.DeadlineExceeded), err
 }

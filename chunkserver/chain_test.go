@@ -2,6 +2,7 @@ package chunkserver_test
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -24,6 +25,24 @@ func must(t testing.TB, answer <-chan result) result {
 		t.Fatal(r.err)
 	}
 	return r
+}
+
+// settled is must for a mutation that waited while its chunk was reconfigured: on a slow machine its primary may have sent
+// it away, and it is made again, as a client does.
+func settled(t testing.TB, answer <-chan result, again func() <-chan result) result {
+	t.Helper()
+	got := <-answer
+	if !errors.Is(got.err, gfs.ErrNotPrimary) {
+		again = func() <-chan result { return told(got) }
+	}
+	return must(t, again())
+}
+
+// told is an answer that is there.
+func told(r result) <-chan result {
+	answer := make(chan result, 1)
+	answer <- r
+	return answer
 }
 
 func TestWritesAndAppendsReachEveryReplica(t *testing.T) {

@@ -124,8 +124,11 @@ func TestSilentMemberIsNamedWhereverItIs(t *testing.T) {
 			t.Errorf("position %d: accused after %s", position, took)
 		}
 		t.Logf("position %d: accused after %s", position, took)
-		r.reconfigure(3, version, 0)
-		if got := must(t, answer); got.offset != 0 {
+		next := r.reconfigure(3, version, 0)
+		again := func() <-chan result {
+			return dial(t, r.servers[0].Addr()).append(3, next, 1, 1, []byte("anybody there?"))
+		}
+		if got := settled(t, answer, again); got.offset != 0 {
 			t.Fatalf("position %d: %+v", position, got)
 		}
 	}
@@ -149,8 +152,10 @@ func TestBusyMemberIsNotAccused(t *testing.T) {
 		t.Fatalf("answered without the member: %+v", got)
 	case <-time.After(3 * gfs.MemberSilence):
 	}
-	r.reconfigure(3, version, 0)
-	must(t, answer)
+	next := r.reconfigure(3, version, 0)
+	settled(t, answer, func() <-chan result {
+		return dial(t, r.servers[0].Addr()).append(3, next, 1, 1, []byte("no hurry"))
+	})
 }
 
 // A primary that lacks a member and does not reach the master sends its clients there: they may reach it, and another
