@@ -189,3 +189,40 @@ func TestTruncatedFilesSurviveARestart(t *testing.T) {
 		expect(t, c)
 	})
 }
+
+// TestAppendsFollowTheEndBack appends through Files that know a chunk which is cut away.
+func TestAppendsFollowTheEndBack(t *testing.T) {
+	c := clustertest.Start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for name, size := range map[string]int64{"/f": 100, "/g": 0} {
+		f := mustCreate(ctx, t, c.Client(), name)
+		other, err := c.Client().OpenFile(ctx, name, os.O_RDWR|os.O_APPEND)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if _, err := f.WriteAt([]byte("far away"), 2*gfs.ChunkSize); err != nil {
+			t.Fatal(err)
+		}
+		end := 2*gfs.ChunkSize + int64(len("far away"))
+		for _, a := range []*clientlib.File{f, other} {
+			if at, err := a.Append(ctx, []byte("record")); err != nil || at != end {
+				t.Fatalf("an append goes to %d, %v, want %d", at, err, end)
+			}
+			end += int64(len("record"))
+		}
+		// One chunk less than they know, so that theirs is the next one to be made.
+		for _, cut := range []int64{gfs.ChunkSize + 1, size} {
+			if err := f.Truncate(ctx, cut); err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range []*clientlib.File{f, other} {
+				if at, err := a.Append(ctx, []byte("record")); err != nil || at != cut {
+					t.Fatalf("after a truncation an append goes to %d, %v, want %d", at, err, cut)
+				}
+				cut += int64(len("record"))
+			}
+		}
+	}
+}
