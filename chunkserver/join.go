@@ -226,7 +226,7 @@ func (f *fetching) differing(theirs *pb.DigestReply) ([]uint32, error) {
 	return blocks, nil
 }
 
-// fetch makes blocks, and the table if wanted, the source's up to cut. The replica stays a learner throughout.
+// fetch makes blocks, and the table if wanted, the source's up to cut. The replica stays what it is, a learner mostly.
 func (f *fetching) fetch(ctx context.Context, cut int64, blocks []uint32, withTable bool) error {
 	for {
 		n := min(len(blocks), patchBlocks)
@@ -243,7 +243,7 @@ func (f *fetching) fetch(ctx context.Context, cut int64, blocks []uint32, withTa
 
 func (f *fetching) fetchPatch(ctx context.Context, cut int64, blocks []uint32, withTable bool) error {
 	status := f.replica.Status()
-	patch := store.Patch{Length: cut, Commit: status.CommitLength, Active: status.Active, State: gfs.ReplicaLearner}
+	patch := store.Patch{Length: cut, Commit: status.CommitLength, Active: status.Active, State: status.State}
 	for {
 		n := min(len(blocks), fetchBlocks)
 		data, table, err := f.fetchBlocks(ctx, cut, blocks[:n], &patch, withTable && n == len(blocks))

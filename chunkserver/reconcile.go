@@ -88,14 +88,10 @@ func (a *activation) bringIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(digest.Unknown) > 0 && len(a.members) == 1 {
-		if digest, err = a.recompute(digest.Unknown); err != nil {
+	if len(digest.Unknown) > 0 {
+		if digest, err = a.settleUnknown(ctx, digest); err != nil {
 			return err
 		}
-	}
-	if len(digest.Unknown) > 0 {
-		a.accused = string(a.cs.ID()) // another has them, or this one is asked again when it is alone
-		return gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %d blocks are in no known state here", a.replica.Handle(), len(digest.Unknown))
 	}
 	if a.table, err = a.replica.Table(); err != nil {
 		return err
@@ -105,19 +101,6 @@ func (a *activation) bringIn(ctx context.Context) error {
 		return nil
 	}
 	return a.openChain(ctx, digest)
-}
-
-// recompute believes the blocks that a mutation was cut short in, where no other member has them: of each what that
-// mutation did not write is what it was. It returns the digest afterwards.
-func (a *activation) recompute(blocks []uint32) (store.Digest, error) {
-	for _, block := range blocks {
-		if err := a.replica.Recompute(block); err != nil && gfs.CodeOf(err) != gfs.CodeConflict {
-			return store.Digest{}, err
-		} else if err == nil {
-			a.cs.tellTorn(a.replica.Handle(), block)
-		}
-	}
-	return a.replica.Digest()
 }
 
 func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
