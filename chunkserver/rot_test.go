@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
 )
@@ -50,6 +54,7 @@ func TestRottenBlockIsNeitherServedNorWrittenInto(t *testing.T) {
 		must(t, c.write(handle, version, 0, data))
 		dial(t, r.servers[rotten].Addr()).readAll(handle, version, int64(len(data))) // it knows that all is committed
 		r.rot(rotten, handle, gfs.BlockSize+100)
+		told := r.listen(r.subjects.Event(messages.EventChunkCorrupt))
 
 		reply, _ := dial(t, r.servers[rotten].Addr()).read(&pb.Read{Handle: uint64(handle), Offset: gfs.BlockSize + 1, Length: 10})
 		if gfs.Code(reply.Code) != gfs.CodeCorrupt {
@@ -58,6 +63,14 @@ func TestRottenBlockIsNeitherServedNorWrittenInto(t *testing.T) {
 		corrupt := receive(t, r.reports, "report of corruption", func(m *pb.Report) bool { return m.Kind == pb.Report_CORRUPT })
 		if corrupt.Handle != uint64(handle) || corrupt.Accused != string(r.servers[rotten].ID()) {
 			t.Fatalf("reported %v", corrupt)
+		}
+		var event pb.Event
+		if err := protojson.Unmarshal(<-told, &event); err != nil {
+			t.Fatal(err)
+		}
+		if event.GetKind() != messages.EventChunkCorrupt || event.GetServer() != corrupt.Accused || event.GetChunk() != handle.String() ||
+			event.GetTimeUnixNano() == 0 || event.GetCluster() == "" || event.GetDetail() == "" {
+			t.Errorf("the event is %v", &event)
 		}
 
 		// A write into the middle of the block cannot be applied there.
@@ -88,4 +101,23 @@ func TestRottenBlockIsNeitherServedNorWrittenInto(t *testing.T) {
 			}
 		}
 	}
+}
+
+// listen hands out what is published on a subject from now on.
+func (r *rig) listen(subject string) <-chan []byte {
+	r.t.Helper()
+	conn, err := nats.Connect(r.url)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(conn.Close)
+	arrived := make(chan []byte, 16)
+	_, err = conn.Subscribe(subject, func(m *nats.Msg) { arrived <- m.Data })
+	if err == nil {
+		err = conn.Flush()
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return arrived
 }

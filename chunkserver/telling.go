@@ -1,12 +1,14 @@
 package chunkserver
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/cairnfs/cairn/actors/bus"
 	"github.com/cairnfs/cairn/messages"
@@ -140,21 +142,24 @@ func (r *corruptReports) due(handle gfs.ChunkHandle, now time.Time) bool {
 	return true
 }
 
-// corruptEvent is the JSON of event.chunk.corrupt, and of event.chunk.suspect where a chunkserver says it.
-type corruptEvent struct {
-	Server string `json:"server"`
-	Chunk  string `json:"chunk"`
-	Detail string `json:"detail"`
+// event tells whoever monitors of a replica, in the form that the master's events have. It is lost if nobody listens.
+func (cs *Chunkserver) event(kind string, handle gfs.ChunkHandle, detail string) {
+	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(&pb.Event{
+		Kind: kind, TimeUnixNano: cs.now().UnixNano(), Cluster: cs.cfg.Cluster, Server: string(cs.ID()), Chunk: handle.String(), Detail: detail,
+	})
+	if err == nil {
+		err = cs.around.PublishJSON(cs.subjects.Event(kind), json.RawMessage(data))
+	}
+	if err != nil {
+		cs.log.WithError(err).Debug("event not published")
+	}
 }
 
 // tellTorn tells whoever monitors that a block may hold a part of a mutation that was never acknowledged.
 func (cs *Chunkserver) tellTorn(handle gfs.ChunkHandle, block uint32) {
 	detail := fmt.Sprintf("block %d: a mutation was cut short there, and no other member has it: it may be there in part", block)
 	cs.log.WithFields(logrus.Fields{"chunk": handle.String(), "detail": detail}).Error("block recomputed")
-	event := corruptEvent{Server: string(cs.ID()), Chunk: handle.String(), Detail: detail}
-	if err := cs.around.PublishJSON(cs.subjects.Event(messages.EventChunkSuspect), event); err != nil {
-		cs.log.WithError(err).Debug("event not published")
-	}
+	cs.event(messages.EventChunkSuspect, handle, detail)
 }
 
 // tellCorrupt tells the master and whoever monitors of a replica whose bytes do not match their checksums, and has the
@@ -169,8 +174,5 @@ func (cs *Chunkserver) tellCorrupt(handle gfs.ChunkHandle, detail string) {
 	cs.report(&pb.Report{
 		Handle: uint64(handle), Reporter: string(cs.ID()), Accused: string(cs.ID()), Kind: pb.Report_CORRUPT, Detail: detail,
 	}, nil)
-	event := corruptEvent{Server: string(cs.ID()), Chunk: handle.String(), Detail: detail}
-	if err := cs.around.PublishJSON(cs.subjects.Event(messages.EventChunkCorrupt), event); err != nil {
-		cs.log.WithError(err).Debug("event not published")
-	}
+	cs.event(messages.EventChunkCorrupt, handle, detail)
 }

@@ -39,10 +39,11 @@ func (s Subjects) Chunkserver(server gfs.ServerID, command string) string {
 	return s.prefix + "cs." + string(server) + "." + command
 }
 
-// Event is where monitoring events of one kind go, as JSON.
+// Event is where monitoring events of one kind go, as JSON of pb.Event with the names of the .proto file.
 func (s Subjects) Event(kind string) string { return s.prefix + "event." + kind }
 
-// Metrics is where a process publishes its metrics, as JSON.
+// Metrics is where a process publishes its metrics: JSON of pb.Metrics from a master, of chunkserver.Metrics, which has
+// the counters at the top, from a chunkserver.
 func (s Subjects) Metrics(role, id string) string { return s.prefix + "metrics." + role + "." + id }
 
 // The requests that a master serves: the last token of Master(op).
