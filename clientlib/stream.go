@@ -32,8 +32,9 @@ type stream struct {
 	mu         sync.Mutex
 	window     window
 	index      uint32
-	located    bool // false: an appending stream that has to ask which chunk is the last
-	held       bool // the file had a chunk at index: it is not to be made again
+	located    bool            // false: an appending stream that has to ask which chunk is the last
+	chunk      gfs.ChunkHandle // of the last target
+	held       bool            // the file had a chunk at index: it is not to be made again
 	sequence   uint64
 	target     *target
 	generation uint64 // of the target: answers to what was sent before it are nobody's
@@ -110,6 +111,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 	}
 	switch {
 	case s.window.empty():
+		s.window.forget()
 		s.running = false
 		s.mu.Unlock()
 		return false, nil
@@ -344,6 +346,10 @@ func (s *stream) establish(p *patience) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index, s.located, s.held, s.cuts = at.index, true, true, 0
+	if s.chunk != at.handle { // the first, the next, or another one in place of one that was cut
+		s.chunk = at.handle
+		s.window.restart()
+	}
 	s.target = &target{at: at, server: server, conn: conn, next: foresight{since: time.Now()}}
 	return nil
 }

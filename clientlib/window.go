@@ -181,7 +181,8 @@ func (w *window) advance() {
 		}
 		m.sent = false
 	}
-	w.full, w.filled, w.next = false, 0, 0
+	w.next = 0
+	w.forget()
 }
 
 // restart makes everything undecided leave again, for whichever chunk the file has now: that which it was sent to was cut
@@ -193,8 +194,11 @@ func (w *window) restart() {
 			m.state = waiting
 		}
 	}
-	w.full = false
+	w.forget()
 }
+
+// forget drops what is known of how far the present chunk is filled: it may be cut while nothing is under way.
+func (w *window) forget() { w.filled, w.full = 0, false }
 
 // drain empties the window and gives back what was in it.
 func (w *window) drain() []*mutation {
