@@ -17,11 +17,13 @@ import (
 	"github.com/cairnfs/cairn/clientlib/record"
 )
 
-var rounds = flag.Int("chaos.rounds", 1, "how often everything is killed")
+var (
+	rounds = flag.Int("chaos.rounds", 1, "how often everything is killed")
+	lines  = flag.Int("chaos.lines", 2000, "how many lines each process appends meanwhile")
+)
 
 const (
 	appenders   = 8
-	lines       = 2000
 	linesWithin = 4 * time.Second
 )
 
@@ -121,7 +123,7 @@ func line(appender, i int) string { return fmt.Sprintf("%d/%d", appender, i) }
 // appendLines appends an appender's lines by the cairn command and returns the offsets that it printed, one a line in
 // the order of the lines.
 func (r *rig) appendLines(ctx context.Context, name string, appender int) (offsets []int64, err error) {
-	in := newSlowLines(ctx, fmt.Sprintf("%d/%%d", appender), lines, linesWithin)
+	in := newSlowLines(ctx, fmt.Sprintf("%d/%%d", appender), *lines, linesWithin)
 	defer in.pace.Stop()
 	out, err := r.run(ctx, in, "append", "-v", name)
 	for text := range strings.Lines(string(out)) {
@@ -131,8 +133,8 @@ func (r *rig) appendLines(ctx context.Context, name string, appender int) (offse
 		}
 		offsets = append(offsets, offset)
 	}
-	if err == nil && len(offsets) != lines {
-		err = fmt.Errorf("appender %d acknowledged %d of %d lines and ended well", appender, len(offsets), lines)
+	if err == nil && len(offsets) != *lines {
+		err = fmt.Errorf("appender %d acknowledged %d of %d lines and ended well", appender, len(offsets), *lines)
 	}
 	return offsets, err
 }
