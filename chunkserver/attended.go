@@ -90,16 +90,21 @@ func (cs *Chunkserver) watch(address string) {
 func (cs *Chunkserver) ping(address string) error {
 	for n := 0; ; n++ {
 		late, err := cs.pingOnce(address, gfs.MemberSilence)
-		if err == nil || !late {
+		switch {
+		case err == nil || !late:
 			return err
-		}
-		if _, held := cs.pingOnce(cs.self.Address, controlSilence); held != nil {
+		case cs.heldUp():
 			return nil
-		}
-		if n+1 == patientPings {
+		case n+1 == patientPings:
 			return err
 		}
 	}
+}
+
+// heldUp reports whether this process is so slow at present that the silence of another says nothing.
+func (cs *Chunkserver) heldUp() bool {
+	_, err := cs.pingOnce(cs.self.Address, controlSilence)
+	return err != nil
 }
 
 // pingOnce reports with an error whether it is that nothing was heard within the patience.

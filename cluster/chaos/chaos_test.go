@@ -15,7 +15,6 @@ import (
 )
 
 var (
-	duration  = flag.Duration("chaos.duration", 10*time.Second, "how long files come and go while processes are killed")
 	endurance = flag.Duration("chaos.endurance", 10*time.Second, "how long faults strike one chunkserver after the other")
 	seed      = flag.Uint64("chaos.seed", 1, "who is struck, how and when")
 	logFile   = flag.String("chaos.log", "", "keep what the processes log in this file")
