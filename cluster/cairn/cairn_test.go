@@ -339,7 +339,7 @@ func TestWrongUse(t *testing.T) {
 		{"put . /x", 2, "-r"},
 		{"put --replicas 9 go.mod /x", 1, ""},
 		{"dev --chunkservers 0", 2, "at least 1"},
-		{"nats --listen 0.0.0.0:0", 1, "--insecure"},
+		{"nats --listen 0.0.0.0:0", 2, "--insecure"},
 		{"mkdir", 2, "at least 1 argument"},
 		{"cat", 2, "cat [--records] PATH"},
 		{"df /", 2, "use cairn df"},
@@ -379,7 +379,7 @@ func TestWrongUse(t *testing.T) {
 		{"completion", 2, "bash"},
 		{"completion tcsh", 2, "bash"},
 		{"completion bash tcsh", 2, "--help"},
-		{"chunkserver --data " + t.TempDir() + " --listen 0.0.0.0:0", 1, "--insecure"},
+		{"chunkserver --data " + t.TempDir() + " --listen 0.0.0.0:0", 2, "--insecure"},
 	} {
 		status, _, stderr := s.try(nil, strings.Fields(c.args)...)
 		if status != c.status || !strings.Contains(stderr, c.say) {

@@ -97,7 +97,7 @@ func TestAppendEndsWithTheFirstFailure(t *testing.T) {
 	s := shell{t, clustertest.Start(t, clustertest.WithChunkservers(3), clustertest.WithCapacity(1<<20)).URL()}
 	began := time.Now()
 	status, _, stderr := s.try(strings.NewReader(strings.Repeat("a line\n", 100_000)), "append", "/f")
-	if status != 1 || !strings.Contains(stderr, "no space left") || !strings.Contains(stderr, "more lines") || len(stderr) > 1000 {
+	if status != 1 || !strings.Contains(stderr, "no space left") || len(stderr) > 1000 {
 		t.Errorf("status %d: %.1000s", status, stderr)
 	}
 	if took := time.Since(began); took > 20*time.Second {
