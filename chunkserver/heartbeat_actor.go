@@ -34,6 +34,7 @@ type heartbeat struct {
 	sending   bool            // a full inventory is under way
 	measured  time.Time
 	swept     time.Time
+	tidied    bool // what the process before left half made was looked for
 	timer     *actors.Timer
 }
 
@@ -65,6 +66,9 @@ func (h *heartbeat) beat() {
 	if now.Sub(h.swept) >= sweepInterval {
 		h.swept = now
 		h.cs.disk.Go(h.cs.sweepTrash)
+		if !h.tidied {
+			h.tidied = h.cs.disk.Go(h.cs.sweepLeftovers)
+		}
 	}
 	if h.beating {
 		return // the disk or the master is slow: one at a time
@@ -109,6 +113,16 @@ func (cs *Chunkserver) sweepTrash() {
 		cs.log.WithError(err).Warn("trash not swept")
 	} else if freed > 0 {
 		cs.log.WithField("bytes", freed).Info("trash swept")
+	}
+}
+
+// sweepLeftovers moves aside what the process before left half made.
+func (cs *Chunkserver) sweepLeftovers() {
+	n, err := cs.store.SweepLeftovers()
+	if err != nil {
+		cs.log.WithError(err).Warn("leftovers not swept")
+	} else if n > 0 {
+		cs.log.WithField("replicas", n).Info("leftovers swept")
 	}
 }
 

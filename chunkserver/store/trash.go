@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -103,6 +104,55 @@ func (d *directory) sweep(before time.Time) (freed int64, errs error) {
 		}
 	}
 	return freed, errs
+}
+
+// SweepLeftovers moves aside the files of creations that the end of a process cut short before the index knew of them, and
+// returns how many replicas' files they were. It walks the directories, beside everything else that the store does; what
+// this process makes it leaves alone, so once in a process is enough.
+func (s *Store) SweepLeftovers() (n int, err error) {
+	for _, d := range s.dirs {
+		folders, derr := os.ReadDir(filepath.Join(d.path, chunksName)) // in order, for runs that can be repeated
+		err = errors.Join(err, derr)
+		for _, folder := range folders {
+			files, derr := os.ReadDir(filepath.Join(d.path, chunksName, folder.Name()))
+			err = errors.Join(err, derr)
+			last := gfs.ChunkHandle(0)
+			for _, f := range files {
+				h, perr := gfs.ParseChunkHandle(strings.TrimSuffix(f.Name(), sumSuffix))
+				if perr != nil || h == last || d.chunkPath(h) != filepath.Join(d.path, chunksName, folder.Name(), h.String()) {
+					continue // nobody's whom we know
+				}
+				moved, merr := s.sweepLeftover(d, h)
+				n, last = n+moved, h
+				err = errors.Join(err, merr)
+			}
+		}
+	}
+	return n, err
+}
+
+// sweepLeftover moves the files of a chunk aside if there is no replica of it in that directory.
+func (s *Store) sweepLeftover(d *directory, h gfs.ChunkHandle) (moved int, err error) {
+	s.mu.Lock()
+	r, there := s.replicas[h]
+	if there && (r == nil || r.dir == d) {
+		s.mu.Unlock()
+		return 0, nil // it is being made, or it is one
+	}
+	if !there {
+		s.replicas[h] = nil // nobody makes it meanwhile
+	}
+	s.mu.Unlock()
+	err = d.moveAside(h, trashFileName(h, s.now().UnixNano()))
+	if !there {
+		s.mu.Lock()
+		delete(s.replicas, h)
+		s.mu.Unlock()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // finishRemovals moves aside what a crash left in place.

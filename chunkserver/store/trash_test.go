@@ -118,3 +118,52 @@ func TestStatusesPages(t *testing.T) {
 		t.Fatalf("handles %v, %d in all", want, s.Len())
 	}
 }
+
+// What a creation left that was cut short before the index knew of it goes to the trash; what is a replica, or is being
+// made, stays.
+func TestLeftoversAreSwept(t *testing.T) {
+	dirs := []string{t.TempDir(), t.TempDir()}
+	s := openStore(t, Config{Dirs: dirs})
+	r := filled(t, s, 1, noise(1, 1000))
+	d := r.dir
+	other := s.dirs[0]
+	if other == d {
+		other = s.dirs[1]
+	}
+	leave := func(d *directory, h gfs.ChunkHandle, names ...string) {
+		must(t, os.MkdirAll(filepath.Dir(d.chunkPath(h)), 0o750))
+		for _, suffix := range names {
+			must(t, os.WriteFile(d.chunkPath(h)+suffix, []byte("left"), 0o600))
+		}
+	}
+	leave(d, 2, "", sumSuffix)
+	leave(d, 3, sumSuffix)
+	leave(other, 1, "", sumSuffix) // of a replica that is in another directory
+	leave(d, 4, "", sumSuffix)
+	s.mu.Lock()
+	s.replicas[4] = nil // being made
+	s.mu.Unlock()
+	must(t, os.WriteFile(filepath.Join(d.path, chunksName, "README"), nil, 0o600))
+
+	n, err := s.SweepLeftovers()
+	if n != 3 || err == nil { // README is no folder
+		t.Fatalf("swept %d: %v", n, err)
+	}
+	must(t, os.Remove(filepath.Join(d.path, chunksName, "README")))
+	if n, err := s.SweepLeftovers(); n != 0 || err != nil {
+		t.Fatalf("swept %d more: %v", n, err)
+	}
+	for path, want := range map[string]bool{
+		d.chunkPath(1): true, d.chunkPath(2): false, d.chunkPath(3) + sumSuffix: false, d.chunkPath(4): true, other.chunkPath(1): false,
+	} {
+		if _, err := os.Lstat(path); (err == nil) != want {
+			t.Errorf("%s is there: %t, %v", path, err == nil, err)
+		}
+	}
+	if _, err := s.Create(2, 1); err != nil {
+		t.Errorf("the handle of a leftover: %v", err)
+	}
+	s.mu.Lock()
+	delete(s.replicas, 4)
+	s.mu.Unlock()
+}

@@ -36,7 +36,11 @@ func newRig(t *testing.T, ctx context.Context, masters, chunkservers int) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	name := *logFile
+	if name == "" {
+		name = filepath.Join(t.TempDir(), "log")
+	}
+	log, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
