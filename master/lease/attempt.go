@@ -26,6 +26,7 @@ type episode struct {
 	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
 	out        map[process]string    // left out of further attempts, and why
 	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
+	learners   map[process]bool      // joiners of the logged version that said themselves that they never were brought in
 }
 
 // accuse records that somebody could not use a server as primary or member.
@@ -173,6 +174,7 @@ type census struct {
 	missing  int                // good ones that are down or left out, without a complaint
 	suspect  int                // suspects, up or not
 	learners int                // members that were joiners and, as far as was heard, never brought in
+	joiners  []registry.Replica // learners that promised the version, and up: nobody knows whether they were brought in since
 	down     []string
 }
 
@@ -199,8 +201,11 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			if !r.Up {
 				s.down = append(s.down, string(r.ID))
 			}
-		case c.counted == memberOf{c.logged.Version, r.ID}:
+		case c.counted == memberOf{c.logged.Version, r.ID} || c.episode.learners[process{r.ID, r.Incarnation}]:
 			s.learners++
+		case r.State == gfs.ReplicaLearner && r.Promised == c.base && r.Up && !out:
+			s.joiners = append(s.joiners, r)
+			continue
 		default:
 			continue
 		}
@@ -239,6 +244,9 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 		c.prepare(s.tell, false, now)
 	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused == 0:
 		c.prepare(s.suspects, true, now)
+	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused <= len(s.joiners):
+		// Whether a joiner was brought in, and is sound, it tells itself before a suspect is believed.
+		c.prepare(append(s.suspects, s.joiners...), true, now)
 	default:
 		c.giveUp(c.nobodyLeft(s))
 	}
@@ -327,6 +335,10 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		t.sign = now
 		return
 	}
+	if t.replica.State == gfs.ReplicaLearner && answer.Promised == version {
+		c.learnerAnswered(t.member(), version, answer)
+		return
+	}
 	if why := c.unsound(answer); why != "" {
 		// A definite answer, so nobody waits for better news. It has promised a version that is never logged.
 		c.episode.accuse(server)
@@ -339,6 +351,21 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		Server: server, Promised: version, Active: answer.Active, Length: answer.Length, State: answer.State, Marked: true,
 	})
 	c.chooseIfAll()
+}
+
+// learnerAnswered ends an attempt that suspects were told of for lack of anybody sound: the joiner was brought in, and is
+// sound, or it never will be, since it has promised another version now.
+func (c *Chunk) learnerAnswered(m Member, version gfs.Version, answer PrepareAnswer) {
+	c.out.Notes = append(c.out.Notes, registry.Note{
+		Server: m.ID, Promised: version, Active: answer.Active, Length: answer.Length, State: answer.State, Marked: true,
+	})
+	if answer.State == gfs.ReplicaLearner {
+		if c.episode.learners == nil {
+			c.episode.learners = map[process]bool{}
+		}
+		c.episode.learners[m.process()] = true
+	}
+	c.retry()
 }
 
 // chooseIfAll goes on when everyone who was told has answered, but for joiners that are not waited for.
