@@ -225,7 +225,8 @@ func (k *checks) grown(s *server, status store.Status) {
 		k.cluster.fail(checkVersions, "chunk %s at %s: promised %s and active %s, after %s and %s",
 			status.Handle, s.name, status.Promised, status.Active, before.Promised, before.Active)
 	}
-	if epoch := k.epochs[s.name]; k.versions[name].Promised != status.Promised && status.Promised.Epoch() < epoch {
+	// A learner counts for nothing: a copy that was begun before the epoch was heard may end after that.
+	if epoch := k.epochs[s.name]; k.versions[name].Promised != status.Promised && status.Promised.Epoch() < epoch && status.State != gfs.ReplicaLearner {
 		k.cluster.fail(checkEpoch, "chunk %s at %s: promised %s, after epoch %d was heard", status.Handle, s.name, status.Promised, epoch)
 	}
 	k.versions[name] = status
