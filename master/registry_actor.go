@@ -201,7 +201,24 @@ type locateReplicas struct {
 	lease  actors.Ref[*leaseShell]
 }
 
-func (c locateReplicas) Do(s *registryShell) { c.lease.Send(leaseLocated{s.core.Replicas(c.handle)}) }
+// The answer goes by the namespace actor, as what heartbeats say of leases does: a primary that was heard of is adopted
+// before its replica can begin an attempt.
+func (c locateReplicas) Do(s *registryShell) {
+	s.namespace.Send(replicasLocated{c.handle, c.lease, leaseLocated{s.core.Replicas(c.handle)}})
+}
+
+// replicasLocated passes the registry's answer on, unless the lease actor that asked is gone.
+type replicasLocated struct {
+	handle gfs.ChunkHandle
+	lease  actors.Ref[*leaseShell]
+	answer leaseLocated
+}
+
+func (c replicasLocated) Do(s *namespaceShell) {
+	if entry := s.leaseActors[c.handle]; entry != nil && entry.ref == c.lease {
+		s.tell(c.handle, c.answer)
+	}
+}
 
 // chooseServers asks for servers for a new chunk, the primary first.
 type chooseServers struct {
