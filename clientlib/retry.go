@@ -33,6 +33,7 @@ type patience struct {
 	attempts int
 	call     uint64    // its id in the logs of all who work on it
 	tooFew   time.Time // since when too few chunkservers are up for the call, zero while that is not known
+	shortage error     // what was said of that last: it says more than a master that is slow to say it again
 }
 
 // patience begins a call under ctx.
@@ -64,7 +65,7 @@ func (c *Client) debugging() bool { return c.log.Logger.IsLevelEnabled(logrus.De
 func (p *patience) progress() {
 	p.deadline = time.Now().Add(p.limit)
 	p.attempts = 0
-	p.tooFew = time.Time{}
+	p.tooFew, p.shortage = time.Time{}, nil
 }
 
 // left is how long the call may still go on without progress.
@@ -72,6 +73,9 @@ func (p *patience) left() time.Duration { return time.Until(p.deadline) }
 
 // ended is nil while the call may go on; otherwise it says why it ends, with last as the reason behind it.
 func (p *patience) ended(last error) error {
+	if errors.Is(last, gfs.ErrTooFewServers) {
+		p.shortage = last
+	}
 	switch {
 	case p.client.life.Err() != nil:
 		return errClientClosed()
@@ -81,6 +85,8 @@ func (p *patience) ended(last error) error {
 		return fmt.Errorf("%w (for %v)", last, tooFewPatience)
 	case p.left() > 0:
 		return nil
+	case p.shortage != nil:
+		return fmt.Errorf("%w (no progress for %v)", p.shortage, p.limit)
 	case last == nil:
 		return gfs.Errorf(gfs.CodeUnavailable, "no progress for %v", p.limit)
 	case errors.Is(last, gfs.ErrUnavailable) || errors.Is(last, gfs.ErrBusy):
