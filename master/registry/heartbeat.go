@@ -3,6 +3,7 @@ package registry
 import (
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -50,7 +51,7 @@ type Heard struct {
 	Extended      []gfs.ChunkHandle // the leases that the reply extends
 	CameUp        bool              // the server was down or unknown
 	Replaced      gfs.Incarnation   // the process that this one replaces, 0 if none: its leases are void
-	Held          []Held            // every lease that the server says it holds
+	Held          []Held            // every lease that the server says it holds, and those of others that wait for this one to be known
 }
 
 // Heartbeat records a heartbeat, whose leases it keeps until the next one. Errors are CodeInvalid for one that no chunkserver sends, CodeWrongIncarnation for
@@ -63,7 +64,7 @@ func (r *Registry) Heartbeat(hb *pb.Heartbeat, now time.Time) (Heard, error) {
 	if err := checkHeartbeat(hb); err != nil {
 		return Heard{}, err
 	}
-	s, err := r.register(described)
+	s, isNew, err := r.register(described)
 	if err != nil {
 		return Heard{}, err
 	}
@@ -94,22 +95,44 @@ func (r *Registry) Heartbeat(hb *pb.Heartbeat, now time.Time) (Heard, error) {
 		}
 	}
 	heard.SendInventory = s.wanted && !s.receiving.active(now)
+	if isNew {
+		r.completeHeld(s.ID, &heard)
+	}
 	r.hearLeases(s, hb.GetLeases(), &heard)
 	return heard, nil
 }
 
-// register finds a server, or makes it known.
-func (r *Registry) register(described placement.Server) (*server, error) {
+// register finds a server, or makes it known: then it is new.
+func (r *Registry) register(described placement.Server) (s *server, isNew bool, err error) {
 	if index, known := r.byID[described.ID]; known {
-		return r.servers[index], nil
+		return r.servers[index], false, nil
 	}
 	if len(r.servers) >= MaxServers {
-		return nil, gfs.Errorf(gfs.CodeBusy, "%d chunkservers are known, which is the most a cluster has: server %s is refused", MaxServers, described.ID)
+		return nil, false, gfs.Errorf(gfs.CodeBusy, "%d chunkservers are known, which is the most a cluster has: server %s is refused", MaxServers, described.ID)
 	}
-	s := &server{Server: described}
+	s = &server{Server: described}
 	r.byID[described.ID] = uint16(len(r.servers))
 	r.servers = append(r.servers, s)
-	return s, nil
+	return s, true, nil
+}
+
+// completeHeld tells again of the leases that others said they hold with member, which nobody had heard of until now: a
+// primary can be adopted once all its members are known, and its next heartbeat may come after somebody wants the chunk.
+func (r *Registry) completeHeld(member gfs.ServerID, heard *Heard) {
+	for _, s := range r.servers {
+		if !s.up || s.ID == member {
+			continue
+		}
+		for _, l := range s.held {
+			if !slices.Contains(l.GetMembers(), string(member)) {
+				continue
+			}
+			if held := r.describe(s, l); held.Members != nil {
+				heard.Held = append(heard.Held, held)
+				r.noteMembers(held)
+			}
+		}
+	}
 }
 
 func (r *Registry) hearLeases(s *server, leases []*pb.HeldLease, heard *Heard) {
