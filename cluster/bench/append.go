@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cairnfs/cairn/clientlib"
+	"github.com/cairnfs/cairn/messages/gfs"
 )
 
 // Append is producers appending records of recordBytes to one file, Config.InFlight of each unacknowledged at a time,
@@ -19,8 +20,12 @@ func (c Config) Append(producers, recordBytes int) Case {
 	m := newMaker(recordBytes, c.noise)
 	name := fmt.Sprintf("append-%s-%dx%d", shortSize(recordBytes), producers, c.InFlight)
 	records := max(c.Bytes/int64(recordBytes), int64(producers))
+	var limit *Case
+	if recordBytes >= gfs.SmallMutationBytes { // smaller ones are about their number
+		limit = c.limit(LimitChain, 1)
+	}
 	return Case{
-		Name: name, Durability: c.durability(), Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: limit, Durability: c.durability(), Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.open(ctx, c, name, producers) },
 		Run: func(ctx context.Context, watch *Stopwatch) (*Tally, error) {
 			run := s.newRun()

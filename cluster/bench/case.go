@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
+
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -33,6 +35,11 @@ type Case struct {
 	Run func(ctx context.Context, watch *Stopwatch) (*Tally, error)
 	// CPU is the CPU time used so far by every process that does the work. Nil means this process alone.
 	CPU func() (time.Duration, error)
+	// ServerCPU is that of the cluster's processes. Nil means that it is not known.
+	ServerCPU func() (time.Duration, error)
+	// Limit is what the machine can do at most: it runs right before each run, and the two rates are held against each
+	// other. Several cases may share one. Nil: there is none.
+	Limit *Case
 	// Close frees what Prepare and Run made. Its context outlives that of Run, by little. May be nil.
 	Close func(ctx context.Context) error
 }
@@ -103,11 +110,11 @@ func Share(total int64, i, n int) int64 {
 
 // Stopwatch measures the wall and CPU time of one run. Its owner is the run.
 type Stopwatch struct {
-	cpu       func() (time.Duration, error)
+	clocks    []func() (time.Duration, error) // of CPU time
 	begin     time.Time
-	beginCPU  time.Duration
+	atBegin   []time.Duration // of each clock
 	wall      time.Duration
-	used      time.Duration
+	used      []time.Duration
 	failed    error
 	completed bool
 }
@@ -115,19 +122,29 @@ type Stopwatch struct {
 // Start writes all dirty pages of the machine back (sync(2)), which may take seconds, and starts the clock.
 func (w *Stopwatch) Start() {
 	syscall.Sync()
-	w.beginCPU, w.failed = w.cpu()
+	w.atBegin = w.read()
 	w.begin = time.Now()
 }
 
 // Stop stops the clock. It is called once, after Start.
 func (w *Stopwatch) Stop() {
 	w.wall = time.Since(w.begin)
-	used, err := w.cpu()
-	if w.failed == nil {
-		w.failed = err
+	w.used = w.read()
+	for i := range w.used {
+		w.used[i] -= w.atBegin[i]
 	}
-	w.used = used - w.beginCPU
 	w.completed = true
+}
+
+func (w *Stopwatch) read() []time.Duration {
+	times := make([]time.Duration, len(w.clocks))
+	for i, clock := range w.clocks {
+		var err error
+		if times[i], err = clock(); err != nil && w.failed == nil {
+			w.failed = err
+		}
+	}
+	return times
 }
 
 func (w *Stopwatch) check(name string) error {
@@ -147,4 +164,22 @@ func OwnCPU() (time.Duration, error) {
 		return 0, fmt.Errorf("getrusage: %w", err)
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
+}
+
+// ProcessCPU is the CPU time that processes of this machine have used together, in steps of 10 ms. The error says which
+// one is not there.
+func ProcessCPU(pids []int) (time.Duration, error) {
+	sum := time.Duration(0)
+	for _, pid := range pids {
+		proc, err := procfs.NewProc(pid)
+		if err != nil {
+			return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+		}
+		stat, err := proc.Stat()
+		if err != nil {
+			return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+		}
+		sum += time.Duration(stat.CPUTime() * float64(time.Second))
+	}
+	return sum, nil
 }

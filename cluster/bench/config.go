@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
+	"time"
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -40,6 +41,29 @@ type Config struct {
 	InFlight int                                                  // records in flight a producer: 1 to MaxInFlight
 	Synced   bool                                                 // acknowledgements wait for fsync on all replicas
 	Seed     uint64                                               // of data, of positions and of names
+
+	ServerCPU func() (time.Duration, error) // as in a Case
+	// Limit gives the limit of a case, with so many streams side by side, or round trips at a time. May be nil, as may be
+	// what it gives.
+	Limit func(kind Limit, n int) *Case
+}
+
+// Limit is what a case is held against.
+type Limit string
+
+// The limits, which package limits measures.
+const (
+	LimitChain  Limit = "chain"  // a client and three hops that check and store: of writes and large records
+	LimitRead   Limit = "read"   // sendfile to a client that checks
+	LimitRandom Limit = "random" // random blocks to a client that checks
+	LimitEcho   Limit = "echo"   // requests to a service that echoes: of metadata
+)
+
+func (c Config) limit(kind Limit, n int) *Case {
+	if c.Limit == nil {
+		return nil
+	}
+	return c.Limit(kind, n)
 }
 
 // Check refuses what is out of bounds.

@@ -37,6 +37,6 @@
 //
 // # What it does not do
 //
-// It starts no cluster, injects no fault and compares with nothing. The CPU time of a result is that of the client
-// process; that of the cluster's processes is for the operating system's tools to tell.
+// It starts no cluster and injects no fault. What a figure is worth on a machine is said by the raw limit that ran right
+// before each of its runs (Case.Limit), and by the ratio of the two.
 package bench

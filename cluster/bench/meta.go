@@ -22,7 +22,7 @@ func (c Config) Stat(clients, inFlight int) Case {
 	s := &site{}
 	name := fmt.Sprintf("stat-%dx%d", clients, inFlight)
 	return Case{
-		Name: name, Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitEcho, inFlight), Close: s.close,
 		Prepare: func(ctx context.Context) error {
 			if err := s.open(ctx, c, name, clients); err != nil {
 				return err
@@ -54,7 +54,7 @@ func (c Config) Create(clients, inFlight int) Case {
 	s := &site{}
 	name := fmt.Sprintf("create-%dx%d", clients, inFlight)
 	return Case{
-		Name: name, Durability: SyncLog, Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitEcho, inFlight), Durability: SyncLog, Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.open(ctx, c, name, clients) },
 		Run: func(ctx context.Context, watch *Stopwatch) (*Tally, error) {
 			dir := s.path("run-%d", s.newRun())

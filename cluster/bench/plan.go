@@ -21,14 +21,17 @@ type Plan struct {
 	Cases []Case
 	Runs  int        // of each case, 1 to MaxRuns
 	Rand  *rand.Rand // shuffles the order; used by Run alone while it lasts
+	// Before is called before each run, and what it does is not measured. May be nil.
+	Before func(ctx context.Context) error
 	// Progress is called before each run with what was done so far, and once at the end with name "". May be nil.
 	Progress func(done, total int, name string)
 }
 
 // run is what one run of a case gave.
 type run struct {
-	tally     *Tally
-	wall, cpu time.Duration
+	tally              *Tally
+	wall, cpu, servers time.Duration
+	ratio              float64 // to the limit that ran right before, 0 if there is none
 }
 
 func (r run) rate() float64 {
@@ -45,16 +48,17 @@ func (p Plan) Run(ctx context.Context) (results []Result, err error) {
 	if p.Runs < 1 || p.Runs > MaxRuns {
 		return nil, fmt.Errorf("%d runs: want 1 to %d", p.Runs, MaxRuns)
 	}
+	all := p.withLimits()
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
 		defer cancel()
-		for _, c := range p.Cases {
+		for _, c := range all {
 			if c.Close != nil {
 				err = errors.Join(err, c.Close(closing))
 			}
 		}
 	}()
-	for _, c := range p.Cases {
+	for _, c := range all {
 		p.progress(0, "preparing "+c.Name)
 		if c.Prepare == nil {
 			continue
@@ -69,7 +73,7 @@ func (p Plan) Run(ctx context.Context) (results []Result, err error) {
 	for round := range p.Runs {
 		for turn, i := range p.Rand.Perm(len(p.Cases)) {
 			p.progress(round*len(p.Cases)+turn, p.Cases[i].Name)
-			r, err := once(ctx, p.Cases[i])
+			r, err := p.held(ctx, p.Cases[i])
 			if err != nil {
 				return nil, err
 			}
@@ -83,6 +87,55 @@ func (p Plan) Run(ctx context.Context) (results []Result, err error) {
 	return results, nil
 }
 
+// withLimits is the cases and their limits, each once.
+func (p Plan) withLimits() []Case {
+	all := slices.Clone(p.Cases)
+	seen := map[*Case]bool{}
+	for _, c := range p.Cases {
+		if c.Limit != nil && !seen[c.Limit] {
+			seen[c.Limit] = true
+			all = append(all, *c.Limit)
+		}
+	}
+	return all
+}
+
+// held runs a case once, right after its limit.
+func (p Plan) held(ctx context.Context, c Case) (run, error) {
+	if p.Before != nil {
+		if err := p.Before(ctx); err != nil {
+			return run{}, err
+		}
+	}
+	if c.Limit == nil {
+		return once(ctx, c)
+	}
+	limit, err := once(ctx, *c.Limit)
+	if err == nil && limit.tally.Errors > 0 {
+		err = fmt.Errorf("%s: %w", c.Limit.Name, limit.tally.FirstError)
+	}
+	if err != nil {
+		return run{}, err
+	}
+	r, err := once(ctx, c)
+	if err == nil {
+		r.ratio = r.against(limit)
+	}
+	return r, err
+}
+
+// against is the rate of a run as a part of another's: of bytes, if both move some, else of operations.
+func (r run) against(limit run) float64 {
+	mine, its := perSecond(r.tally.Bytes, r.wall), perSecond(limit.tally.Bytes, limit.wall)
+	if mine == 0 || its == 0 {
+		mine, its = perSecond(r.tally.Ops, r.wall), perSecond(limit.tally.Ops, limit.wall)
+	}
+	if its == 0 {
+		return 0
+	}
+	return mine / its
+}
+
 func (p Plan) progress(done int, name string) {
 	if p.Progress != nil {
 		p.Progress(done, p.Runs*len(p.Cases), name)
@@ -93,10 +146,14 @@ func once(ctx context.Context, c Case) (run, error) {
 	if err := ctx.Err(); err != nil {
 		return run{}, err
 	}
-	watch := &Stopwatch{cpu: c.CPU}
-	if watch.cpu == nil {
-		watch.cpu = OwnCPU
+	own, servers := c.CPU, c.ServerCPU
+	if own == nil {
+		own = OwnCPU
 	}
+	if servers == nil {
+		servers = func() (time.Duration, error) { return 0, nil }
+	}
+	watch := &Stopwatch{clocks: []func() (time.Duration, error){own, servers}}
 	tally, err := c.Run(ctx, watch)
 	switch {
 	case ctx.Err() != nil: // failures that the interruption caused are not the cluster's
@@ -107,7 +164,7 @@ func once(ctx context.Context, c Case) (run, error) {
 	if err := watch.check(c.Name); err != nil {
 		return run{}, err
 	}
-	return run{tally: tally, wall: watch.wall, cpu: watch.used}, nil
+	return run{tally: tally, wall: watch.wall, cpu: watch.used[0], servers: watch.used[1]}, nil
 }
 
 // summarize takes the median run, the slower of the middle ones of an even number, with latencies and errors of all.
@@ -122,14 +179,20 @@ func summarize(c Case, runs []run) Result {
 		Name: c.Name, Bytes: median.tally.Bytes, Ops: median.tally.Ops, Seconds: median.wall.Seconds(),
 		Rate: median.rate(), Unit: "bytes/s", Slowest: runs[0].rate(), Fastest: runs[len(runs)-1].rate(), Runs: len(runs),
 		P50: milliseconds(all.Latency.Quantile(0.50)), P99: milliseconds(all.Latency.Quantile(0.99)),
-		Max: milliseconds(all.Latency.Max()), CPUSeconds: median.cpu.Seconds(),
+		Max: milliseconds(all.Latency.Max()), CPUSeconds: median.cpu.Seconds(), ServerCPUSeconds: median.servers.Seconds(),
 		Errors: all.Errors, Lost: all.Lost, Torn: all.Torn, Sync: c.Durability, FirstError: all.FirstError,
 	}
 	if result.Ops > 0 {
 		result.Unit = "ops/s"
 	}
 	if result.Bytes > 0 {
-		result.CPUPerGiB = result.CPUSeconds / (float64(result.Bytes) / (1 << 30))
+		gib := float64(result.Bytes) / (1 << 30)
+		result.CPUPerGiB, result.ServerCPUPerGiB = result.CPUSeconds/gib, result.ServerCPUSeconds/gib
+	}
+	if c.Limit != nil {
+		slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.ratio, b.ratio) })
+		result.Limit, result.Ratio = c.Limit.Name, runs[(len(runs)-1)/2].ratio
+		result.LowestRatio, result.BestRatio = runs[0].ratio, runs[len(runs)-1].ratio
 	}
 	if result.Sync == "" {
 		result.Sync = SyncNone

@@ -79,6 +79,47 @@ func TestTheMedianRunIsTheResult(t *testing.T) {
 	})
 }
 
+func TestEachRunIsHeldAgainstTheLimitBeforeIt(t *testing.T) {
+	var order []string
+	limit := work("limit", func(tally *Tally) { order = append(order, "limit"); tally.Bytes = 100 })
+	prepared := 0
+	limit.Prepare = func(context.Context) error { prepared++; return nil }
+	cases := []Case{
+		work("a", func(tally *Tally) { order = append(order, "a"); tally.Bytes = 50 }),
+		work("b", func(tally *Tally) { order = append(order, "b"); tally.Bytes, tally.Ops = 10, 3 }),
+		work("c", func(*Tally) { order = append(order, "c") }),
+	}
+	cases[0].Limit, cases[1].Limit = &limit, &limit
+	befores := 0
+	results, err := Plan{Cases: cases, Runs: 3, Rand: random(), Before: func(context.Context) error { befores++; return nil }}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range order {
+		if held := i > 0 && order[i-1] == "limit"; name != "limit" && held != (name != "c") {
+			t.Errorf("%s is held against a limit: %t, in %v", name, held, order)
+		}
+	}
+	if prepared != 1 || befores != 9 {
+		t.Errorf("the limit was prepared %d times, want once; %d calls before a run, want 9", prepared, befores)
+	}
+	for i, want := range []string{"limit", "limit", ""} {
+		r := results[i]
+		if r.Limit != want || (r.Ratio > 0) != (want != "") || r.LowestRatio > r.Ratio || r.Ratio > r.BestRatio {
+			t.Errorf("%+v, want a ratio to %q", r, want)
+		}
+	}
+	one := run{tally: &Tally{Bytes: 30, Ops: 3}, wall: time.Second}
+	for want, other := range map[float64]run{
+		0.5:  {tally: &Tally{Bytes: 60}, wall: time.Second},         // bytes, where both move some
+		0.25: {tally: &Tally{Ops: 6}, wall: 500 * time.Millisecond}, // else operations
+	} {
+		if got := one.against(other); got != want {
+			t.Errorf("ratio %v, want %v", got, want)
+		}
+	}
+}
+
 func TestEveryRoundHasEveryCaseOnceAndOrdersDiffer(t *testing.T) {
 	var order []string
 	var cases []Case

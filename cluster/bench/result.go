@@ -28,6 +28,14 @@ type Result struct {
 	// CPUSeconds is the CPU time of the client process, or of every process of a raw limit.
 	CPUSeconds float64 `json:"cpu_seconds"`
 	CPUPerGiB  float64 `json:"cpu_seconds_per_gib,omitempty"`
+	// ServerCPUSeconds is that of the cluster's processes, as far as they were named.
+	ServerCPUSeconds float64 `json:"server_cpu_seconds,omitempty"`
+	ServerCPUPerGiB  float64 `json:"server_cpu_seconds_per_gib,omitempty"`
+	// Limit is the raw limit that ran right before each run; Ratio is the median of the runs' rates as parts of its.
+	Limit       string  `json:"limit,omitempty"`
+	Ratio       float64 `json:"ratio,omitempty"`
+	LowestRatio float64 `json:"ratio_lowest,omitempty"`
+	BestRatio   float64 `json:"ratio_best,omitempty"`
 	// FirstError is one of the errors counted.
 	FirstError error `json:"-"`
 }
@@ -44,7 +52,7 @@ func (r Result) Err() error {
 }
 
 // Header names the columns of Row, separated by tabs.
-const Header = "NAME\tAMOUNT\tSECONDS\tRATE\tP50 MS\tP99 MS\tMAX MS\tCPU-S/GIB\tSYNC\tERRORS"
+const Header = "NAME\tAMOUNT\tSECONDS\tRATE\tP50 MS\tP99 MS\tMAX MS\tCPU-S/GIB\tRATIO\tSYNC\tERRORS"
 
 // Row is the result for people, in cells separated by tabs.
 func (r Result) Row() string {
@@ -59,6 +67,13 @@ func (r Result) Row() string {
 	cpu := "-"
 	if r.CPUPerGiB > 0 {
 		cpu = fmt.Sprintf("%.2f", r.CPUPerGiB)
+		if r.ServerCPUPerGiB > 0 {
+			cpu += fmt.Sprintf("+%.2f", r.ServerCPUPerGiB)
+		}
+	}
+	ratio := "-"
+	if r.Ratio > 0 {
+		ratio = fmt.Sprintf("%.2f (%.2f-%.2f) of %s", r.Ratio, r.LowestRatio, r.BestRatio, r.Limit)
 	}
 	errors := fmt.Sprint(r.Errors)
 	if r.Lost+r.Torn > 0 {
@@ -66,6 +81,6 @@ func (r Result) Row() string {
 	}
 	return strings.Join([]string{
 		r.Name, strings.Join(amounts, ", "), fmt.Sprintf("%.3f", r.Seconds), strings.Join(rates, ", "),
-		fmt.Sprintf("%.3f", r.P50), fmt.Sprintf("%.3f", r.P99), fmt.Sprintf("%.3f", r.Max), cpu, string(r.Sync), errors,
+		fmt.Sprintf("%.3f", r.P50), fmt.Sprintf("%.3f", r.P99), fmt.Sprintf("%.3f", r.Max), cpu, ratio, string(r.Sync), errors,
 	}, "\t")
 }

@@ -20,7 +20,7 @@ func (c Config) Write(clients int) Case {
 	noise := c.noise(noiseBytes)
 	name := fmt.Sprintf("write-%d", clients)
 	return Case{
-		Name: name, Durability: c.durability(), Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitChain, clients), Durability: c.durability(), Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.open(ctx, c, name, clients) },
 		Run: func(ctx context.Context, watch *Stopwatch) (*Tally, error) {
 			run := s.newRun()
@@ -75,7 +75,7 @@ func (c Config) Read(clients int) Case {
 	s := &site{}
 	name := fmt.Sprintf("read-%d", clients)
 	return Case{
-		Name: name, Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitRead, clients), Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.prepareFiles(ctx, c, name, clients) },
 		Run: func(ctx context.Context, watch *Stopwatch) (*Tally, error) {
 			watch.Start()
@@ -143,7 +143,7 @@ func (c Config) RandomRead(clients, inFlight int) Case {
 	c.Bytes = max(c.Bytes, int64(clients)*randomBytes) // a block in each file
 	reads := c.Bytes / randomBytes
 	return Case{
-		Name: name, Close: s.close,
+		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitRandom, clients*inFlight), Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.prepareFiles(ctx, c, name, clients) },
 		Run: func(ctx context.Context, watch *Stopwatch) (_ *Tally, err error) {
 			files := make([]*clientlib.File, clients)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -29,7 +30,9 @@ type benchFlags struct {
 	clients, runs, inFlight int
 	size, record            size
 	ops                     int64
-	synced, random          bool
+	synced, random, limits  bool
+	warm                    size
+	servers                 []int
 	path, dir               string
 }
 
@@ -69,7 +72,7 @@ func (a *app) benchCase(f *benchFlags, name, short string, cases func(bench.Conf
 		Use:   name,
 		Short: short,
 		Args:  exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			inFlight := f.inFlight
 			if inFlight == 0 {
 				inFlight = bench.MetaInFlight
@@ -81,15 +84,27 @@ func (a *app) benchCase(f *benchFlags, name, short string, cases func(bench.Conf
 			if err := errors.Join(cfg.Check(), f.check()); err != nil {
 				return usageError{err}
 			}
-			list, err := cases(cfg)
+			if len(f.servers) > 0 {
+				cfg.ServerCPU = func() (time.Duration, error) { return bench.ProcessCPU(f.servers) }
+			}
+			held, err := f.beside(&cfg)
 			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, held.remove()) }()
+			list, err := cases(cfg)
+			if err = errors.Join(err, held.failed); err != nil {
 				return usageError{err}
 			}
-			return a.measure(cmd.Context(), list, f.runs)
+			return a.measure(cmd.Context(), list, f.runs, held.before)
 		},
 	}
 	cmd.Flags().BoolVar(&f.synced, "synced", false, "an acknowledgement waits for fsync on all replicas")
 	cmd.Flags().StringVar(&f.path, "path", "/", "work in a directory below `PATH` of the cluster, removed afterwards")
+	cmd.Flags().BoolVar(&f.limits, "limits", false, "right before each run measure what the machine can do at most, and print the ratio")
+	cmd.Flags().Var(&f.warm, "warm", "before each run write and remove a file of `SIZE` bytes, so that a virtual machine's memory is backed by its host")
+	cmd.Flags().IntSliceVar(&f.servers, "server-pid", nil, "count the CPU time of the process `PID` of this machine as the cluster's; may be repeated")
+	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the files of --limits and --warm in a new directory below `DIR`, on the disk to measure (default: TMPDIR)")
 	for _, add := range more {
 		add(cmd)
 	}
@@ -174,7 +189,7 @@ func (a *app) benchLimitsCommand(f *benchFlags) *cobra.Command {
 			if cases, err = only(cases, args); err != nil {
 				return usageError{err}
 			}
-			return a.measure(cmd.Context(), cases, f.runs)
+			return a.measure(cmd.Context(), cases, f.runs, nil)
 		},
 	}
 	cmd.Flags().StringVar(&f.dir, "dir", "", "keep files in a new directory below `DIR`, on the disk to measure, removed afterwards (default: TMPDIR)")
@@ -222,10 +237,12 @@ func (a *app) limitsRoleCommand() *cobra.Command {
 	}
 }
 
-// measure runs cases and prints a result each. An operation that failed is an error, once everything is printed.
-func (a *app) measure(ctx context.Context, cases []bench.Case, runs int) error {
+// measure runs cases, each after before unless that is nil, and prints a result each. An operation that failed is an error, once everything is printed.
+func (a *app) measure(ctx context.Context, cases []bench.Case, runs int, before func(context.Context) error) error {
 	bar := a.newProgress()
-	plan := bench.Plan{Cases: cases, Runs: runs, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Progress: bar.steps()}
+	plan := bench.Plan{
+		Cases: cases, Runs: runs, Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), Before: before, Progress: bar.steps(),
+	}
 	results, err := plan.Run(ctx)
 	bar.wait()
 	switch {

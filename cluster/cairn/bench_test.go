@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -9,6 +11,15 @@ import (
 
 	"github.com/cairnfs/cairn/cluster/bench"
 )
+
+// TestMain lets the test's binary take the parts of the raw limits, as the command's does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "bench" && os.Args[2] == limitsRole {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // measured is what scripts rely on in a line of bench --json.
 type measured struct {
@@ -24,6 +35,11 @@ type measured struct {
 	Lost    *int64   `json:"lost"`
 	Torn    *int64   `json:"torn"`
 	Sync    string   `json:"sync"`
+	Limit   string   `json:"limit"`
+	Ratio   float64  `json:"ratio"`
+	Lowest  float64  `json:"ratio_lowest"`
+	Best    float64  `json:"ratio_best"`
+	Servers float64  `json:"server_cpu_seconds_per_gib"`
 }
 
 func TestBenchMeasuresTheCluster(t *testing.T) {
@@ -71,6 +87,30 @@ func TestBenchMeasuresTheCluster(t *testing.T) {
 	}
 	if out := s.must("bench", "write", "--runs", "1", "--size", "64K"); strings.Count(out, "\n") != 2 || !strings.HasPrefix(out, "NAME") {
 		t.Errorf("the table for people: %q", out)
+	}
+}
+
+func TestBenchHoldsCasesAgainstTheirLimits(t *testing.T) {
+	s, _ := newShell(t)
+	dir := t.TempDir()
+	for args, limit := range map[string]string{
+		"write --clients 2": "chain-2", "read": "read-verified", "read --random": "pread-4", "append --record 64K --clients 2": "chain", "append": "",
+	} {
+		out := s.must(append(strings.Fields("--json bench "+args),
+			"--runs", "2", "--size", "16M", "--limits", "--warm", "1M", "--dir", dir, "--server-pid", fmt.Sprint(os.Getpid()))...)
+		var m measured
+		if err := json.Unmarshal([]byte(out), &m); err != nil {
+			t.Fatalf("bench %s: %v: %s", args, err, out)
+		}
+		if m.Limit != limit || (m.Ratio > 0) != (limit != "") || m.Lowest > m.Ratio || m.Ratio > m.Best || m.Servers <= 0 && strings.HasPrefix(args, "write") {
+			t.Errorf("bench %s: want a ratio to %q: %s", args, limit, out)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+	if status, _, stderr := s.try(nil, "bench", "write", "--size", "1M", "--server-pid", "1073741824"); status != exitFailed || !strings.Contains(stderr, "process 1073741824") {
+		t.Errorf("a process that is not there: status %d, %q", status, stderr)
 	}
 }
 

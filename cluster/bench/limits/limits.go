@@ -39,20 +39,51 @@ type Config struct {
 
 // Cases is the raw limits. The parts that they start end in their Close.
 func Cases(c Config) ([]bench.Case, error) {
-	switch {
-	case len(c.Command) == 0 || c.Dir == "":
-		return nil, fmt.Errorf("limits: want a command for the parts and a directory")
-	case c.Bytes < 1 || c.Bytes > MaxBytes:
-		return nil, fmt.Errorf("%d bytes a run: want 1 to %d", c.Bytes, int64(MaxBytes))
-	case c.Ops < 1 || c.Ops > MaxOps:
-		return nil, fmt.Errorf("%d round trips a run: want 1 to %d", c.Ops, MaxOps)
-	case c.Streams < 1 || c.Streams > MaxStreams:
-		return nil, fmt.Errorf("%d streams: want 1 to %d", c.Streams, MaxStreams)
+	c, err := c.checked()
+	if err != nil {
+		return nil, err
 	}
-	c.Bytes = (c.Bytes + mib - 1) / mib * mib
 	return []bench.Case{
 		c.checksum(), c.tcp(), c.fileWrite(), c.sendfile(), c.chain(), c.readVerified(), c.pread(4), c.echo(1), c.echo(64),
 	}, nil
+}
+
+// Of is the limit of one kind. InFlight is for random reads and round trips: how many at a time, 1 to bench.MaxInFlight.
+func Of(kind bench.Limit, inFlight int, c Config) (bench.Case, error) {
+	c, err := c.checked()
+	if err == nil && (inFlight < 1 || inFlight > bench.MaxInFlight) {
+		err = fmt.Errorf("%d at a time: want 1 to %d", inFlight, bench.MaxInFlight)
+	}
+	if err != nil {
+		return bench.Case{}, err
+	}
+	switch kind {
+	case bench.LimitChain:
+		return c.chain(), nil
+	case bench.LimitRead:
+		return c.readVerified(), nil
+	case bench.LimitRandom:
+		return c.pread(inFlight), nil
+	case bench.LimitEcho:
+		return c.echo(inFlight), nil
+	}
+	return bench.Case{}, fmt.Errorf("no limit is called %q", kind)
+}
+
+// checked refuses what is out of bounds and rounds up.
+func (c Config) checked() (Config, error) {
+	switch {
+	case len(c.Command) == 0 || c.Dir == "":
+		return c, fmt.Errorf("limits: want a command for the parts and a directory")
+	case c.Bytes < 1 || c.Bytes > MaxBytes:
+		return c, fmt.Errorf("%d bytes a run: want 1 to %d", c.Bytes, int64(MaxBytes))
+	case c.Ops < 1 || c.Ops > MaxOps:
+		return c, fmt.Errorf("%d round trips a run: want 1 to %d", c.Ops, MaxOps)
+	case c.Streams < 1 || c.Streams > MaxStreams:
+		return c, fmt.Errorf("%d streams: want 1 to %d", c.Streams, MaxStreams)
+	}
+	c.Bytes = (c.Bytes + mib - 1) / mib * mib
+	return c, nil
 }
 
 // noise is n bytes that do not compress.

@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/prometheus/procfs"
-
 	"github.com/cairnfs/cairn/cluster/bench"
 	"github.com/cairnfs/cairn/cluster/processes"
 )
@@ -47,22 +45,16 @@ func (p *parts) stop(context.Context) error {
 
 // cpu is the CPU time of this process and of the parts so far.
 func (p *parts) cpu() (time.Duration, error) {
-	sum, err := bench.OwnCPU()
+	own, err := bench.OwnCPU()
 	if err != nil {
 		return 0, err
 	}
-	for _, process := range p.running {
-		proc, err := procfs.NewProc(process.Pid())
-		if err != nil {
-			return 0, err
-		}
-		stat, err := proc.Stat()
-		if err != nil {
-			return 0, err
-		}
-		sum += time.Duration(stat.CPUTime() * float64(time.Second))
+	pids := make([]int, len(p.running))
+	for i, process := range p.running {
+		pids[i] = process.Pid()
 	}
-	return sum, nil
+	others, err := bench.ProcessCPU(pids)
+	return own + others, err
 }
 
 // dial connects to a part. The connection is closed when ctx ends, or by hangUp, which the caller calls.
