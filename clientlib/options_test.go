@@ -85,13 +85,15 @@ func TestTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(certificate)
 	url := "nats://" + bus.Addr().String()
-	within(t, time.Second, func(ctx context.Context) {
+	within(t, 10*time.Second, func(ctx context.Context) { // a handshake, not a wait
 		_, err := Connect(ctx, url)
 		if cause, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 			t.Errorf("without the certificate: %v (%v)", err, cause)
 		}
-		// With it the connection stands, and what is missing is a master.
-		_, err = Connect(ctx, url, WithTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}))
+	})
+	// With it the connection stands, and what is missing is a master: that is waited for to the end.
+	within(t, 2*time.Second, func(ctx context.Context) {
+		_, err := Connect(ctx, url, WithTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}))
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no master answers") {
 			t.Errorf("with the certificate: %v", err)
 		}
