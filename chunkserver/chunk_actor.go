@@ -210,6 +210,9 @@ func (c *chunk) answer() {
 		if !r.Request.Handed {
 			r.Request.ReleaseData()
 		}
+		if c.order != nil {
+			r.Request.Claimed = c.order.Claimed()
+		}
 		r.Request.Reply(r.Offset, r.Length, r.Err)
 	}
 	clear(c.replies)

@@ -63,7 +63,7 @@ func TestAppendWindow(t *testing.T) {
 			if a.full {
 				w.refuse(a.m)
 			} else {
-				w.acknowledge(a.m, a.end)
+				w.acknowledge(a.m, a.end, 0)
 			}
 		}
 		advance := func() {
@@ -170,7 +170,7 @@ func TestAppendWindowForeseesTheEndOfAChunk(t *testing.T) {
 				w.refuse(m)
 			} else {
 				filled += m.bytes
-				w.acknowledge(m, filled)
+				w.acknowledge(m, filled, 0)
 			}
 		}
 		if asked != test.asked || len(w.entries) != 2 {
@@ -202,7 +202,7 @@ func TestWriteWindow(t *testing.T) {
 			m := answers[i]
 			answers = slices.Delete(answers, i, i+1)
 			if m.state == inFlight {
-				gone += len(w.acknowledge(m, 0))
+				gone += len(w.acknowledge(m, 0, 0))
 			}
 		}
 		made := 0
@@ -283,11 +283,11 @@ func TestAppendWindowIsBounded(t *testing.T) {
 	if len(sent) != gfs.AppendWindow {
 		t.Fatalf("%d in flight", len(sent))
 	}
-	w.acknowledge(sent[1], 0)
+	w.acknowledge(sent[1], 0, 0)
 	if w.take() != nil {
 		t.Fatal("the first is still undecided")
 	}
-	w.acknowledge(sent[0], 0)
+	w.acknowledge(sent[0], 0, 0)
 	free := 0
 	for m := w.take(); m != nil; m = w.take() {
 		free++

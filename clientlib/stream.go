@@ -228,7 +228,7 @@ func (s *stream) replied(to *target, generation uint64, m *mutation, reply *pb.M
 		if n := to.next.add(len(m.data.data), to.at.index, time.Now()); n > 0 {
 			s.file.reserve(to.at.index, n)
 		}
-		gone := s.window.acknowledge(m, end)
+		gone := s.window.acknowledge(m, end, reply.GetClaimed())
 		if s.appends {
 			s.settle(m, int64(to.at.index)*gfs.ChunkSize+reply.GetOffset(), nil)
 			return

@@ -49,7 +49,9 @@ func (m *mutation) settle(result int64, err error) {
 // so that bytes written twice end as the later call wanted. Appends are decided one by one, but all that were sent
 // to a chunk are decided there before one that it had no room for goes on to the next chunk. Appends that seem to have
 // no room in the chunk are held back while others are in flight: the first of them asks for all, and those behind it
-// are not sent twice.
+// are not sent twice. Where others append too, a producer can place in a chunk about what it placed in the one before:
+// beyond that share it sends only a part of the room that is left, since what arrives behind the last that fits has been
+// sent for nothing.
 type window struct {
 	appends bool
 	entries []*mutation
@@ -57,8 +59,18 @@ type window struct {
 	flying  int   // entries in flight
 	aloft   int64 // their bytes, of appends
 	filled  int64 // what is known to be filled of the present chunk, in bytes; appends only
+	claimed int64 // how far what has arrived at the primary will fill it, at least, as far as was heard
+	placed  int64 // of it, by this window
+	share   int64 // what this window may place in it without a look at the room; 0: as much as it likes
 	full    bool
 }
+
+const (
+	// leastShare is what a producer that found no room at all may send to the next chunk at first.
+	leastShare = 1 << 20
+	// partOfRoom is the part of a chunk's room that may be in flight beyond a producer's share.
+	partOfRoom = 8
+)
 
 // push adds a mutation behind all others.
 func (w *window) push(m *mutation) { w.entries = append(w.entries, m) }
@@ -101,7 +113,7 @@ func (w *window) take() *mutation {
 		if m.open && w.flying > 0 {
 			return nil
 		}
-		if w.appends && !m.sent && w.flying > 0 && w.filled+w.aloft+m.bytes > gfs.ChunkSize {
+		if w.appends && !m.sent && w.flying > 0 && !w.hasRoom(m.bytes) {
 			return nil
 		}
 		// Replicas remember a writer's last appends only: one too far ahead would push out the first.
@@ -117,12 +129,24 @@ func (w *window) take() *mutation {
 	return nil
 }
 
-// acknowledge marks a mutation in flight as committed up to end in the chunk, and gives back those that are thereby
-// decided and gone.
-func (w *window) acknowledge(m *mutation, end int64) (gone []*mutation) {
+// hasRoom reports whether the chunk seems to have room for bytes more beside what is in flight.
+func (w *window) hasRoom(bytes int64) bool {
+	if max(w.filled+w.aloft, w.claimed)+bytes > gfs.ChunkSize {
+		return false
+	}
+	if w.share == 0 || w.placed+w.aloft+bytes <= w.share {
+		return true
+	}
+	return w.claimed > 0 && w.aloft+bytes <= (gfs.ChunkSize-w.claimed)/partOfRoom
+}
+
+// acknowledge marks a mutation in flight as committed up to end in the chunk, which what has arrived there will fill up to
+// claimed, and gives back those that are thereby decided and gone.
+func (w *window) acknowledge(m *mutation, end, claimed int64) (gone []*mutation) {
 	w.land(m, acked)
 	if w.appends {
-		w.filled = max(w.filled, end)
+		w.filled, w.claimed = max(w.filled, end), max(w.claimed, claimed)
+		w.placed += m.bytes
 		w.full = w.full || w.filled >= gfs.ChunkSize
 	}
 	return w.dropFront()
@@ -182,6 +206,8 @@ func (w *window) advance() {
 		m.sent = false
 	}
 	w.next = 0
+	// A little more than before, so that a producer whose company has gone soon has a chunk for itself.
+	w.share = max(w.placed+w.placed/8, leastShare)
 	w.forget()
 }
 
@@ -198,12 +224,13 @@ func (w *window) restart() {
 }
 
 // forget drops what is known of how far the present chunk is filled: it may be cut while nothing is under way.
-func (w *window) forget() { w.filled, w.full = 0, false }
+func (w *window) forget() { w.filled, w.claimed, w.placed, w.full = 0, 0, 0, false }
 
 // drain empties the window and gives back what was in it.
 func (w *window) drain() []*mutation {
 	all := w.entries
-	w.entries, w.next, w.flying, w.aloft, w.filled, w.full = nil, 0, 0, 0, 0, false
+	w.entries, w.next, w.flying, w.aloft = nil, 0, 0, 0
+	w.forget()
 	return all
 }
 

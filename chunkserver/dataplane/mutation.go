@@ -22,6 +22,8 @@ type Mutation struct {
 	// Handed is the holder's note that the data have gone to an Apply or were given back, so that it need not release
 	// them.
 	Handed bool
+	// Claimed is what the reply says of the room that is left: see pb.MutateReply.
+	Claimed int64
 
 	buffer *Buffer
 	call   uint64 // the client's, for logs
@@ -67,7 +69,7 @@ func (m *Mutation) Reply(offset, length int64, err error) {
 	} else {
 		c.replying.Lock()
 		r := &c.mutateReply
-		r.Code, r.Detail, r.Offset, r.Length = code, detail, offset, length
+		r.Code, r.Detail, r.Offset, r.Length, r.Claimed = code, detail, offset, length, m.Claimed
 		c.reply(wire.Header{Op: wire.OpMutate, RequestID: m.id}, r)
 		c.replying.Unlock()
 	}

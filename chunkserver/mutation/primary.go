@@ -33,9 +33,10 @@ type Primary[T any] struct {
 	next        gfs.Serial
 	applied     gfs.Serial
 	acked       gfs.Serial
-	outstanding int // batches made and not applied here
-	requests    int // unanswered
-	bytes       int // their data
+	outstanding int   // batches made and not applied here
+	requests    int   // unanswered
+	bytes       int   // their data
+	queued      int64 // data of what waits
 	alone       bool
 	frozen      bool
 	ended       bool
@@ -116,6 +117,7 @@ func (p *Primary[T]) Submit(now time.Time, r Request, who T) (Reply[T], Submitte
 	it := &item[T]{request: r}
 	p.ask(it, asker[T]{who, r.Length, now})
 	p.waiting.push(it)
+	p.queued += int64(r.Length)
 	if r.Writer != 0 {
 		p.known[appendID{r.Writer, r.Sequence}] = it
 		p.heard[r.Writer] = now
@@ -169,6 +171,7 @@ func (p *Primary[T]) Next(now time.Time) (Batch[T], bool) {
 			break
 		}
 		p.waiting.pop()
+		p.queued -= int64(it.request.Length)
 		if m, placed := p.place(it); placed {
 			var who T
 			if m.Length > 0 && len(it.askers) > 0 {
@@ -362,6 +365,7 @@ func (p *Primary[T]) Expire(limit time.Time, err error, replies []Reply[T]) []Re
 		if !it.askers[0].since.Before(limit) {
 			return true
 		}
+		p.queued -= int64(it.request.Length)
 		replies = p.answer(it, 0, err, replies) // the data go with the first asker, so those who joined go too
 		return false
 	})
@@ -387,7 +391,7 @@ func (p *Primary[T]) EndBefore(serial gfs.Serial, err, refused error, replies []
 	for p.waiting.len() > 0 {
 		replies = p.answer(p.waiting.pop(), 0, refused, replies)
 	}
-	p.padding = nil
+	p.padding, p.queued = nil, 0
 	return replies
 }
 
@@ -402,6 +406,10 @@ func (p *Primary[T]) Commit() int64 { return p.commit }
 
 // Length is the chunk's length after everything numbered.
 func (p *Primary[T]) Length() int64 { return p.length }
+
+// Claimed is Length with the data of all that waits to be numbered, as if each were an append; it may be beyond the end of a
+// chunk.
+func (p *Primary[T]) Claimed() int64 { return p.length + p.queued }
 
 // Pending is the number of unanswered requests.
 func (p *Primary[T]) Pending() int { return p.requests }

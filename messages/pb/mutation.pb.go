@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: b4a076af0be8e3c46ec68f366e7629e6b9b3eeaac28dd150fd752fcdf263e69b
+// sha256: 21280397ce38bf3e8f4a5203d4c00a727dcea3a9fd2612ef6ca65141df8a282b
 
 package pb
 
@@ -195,8 +195,9 @@ type MutateReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // gfs.Code
 	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
-	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"` // within the chunk, where the data begins
-	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"` // committed length of the chunk
+	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`   // within the chunk, where the data begins
+	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`   // committed length of the chunk
+	Claimed       int64                  `protobuf:"varint,5,opt,name=claimed,proto3" json:"claimed,omitempty"` // the chunk's length with all that has arrived for it, at least; more than a chunk where not all has room
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +256,13 @@ func (x *MutateReply) GetOffset() int64 {
 func (x *MutateReply) GetLength() int64 {
 	if x != nil {
 		return x.Length
+	}
+	return 0
+}
+
+func (x *MutateReply) GetClaimed() int64 {
+	if x != nil {
+		return x.Claimed
 	}
 	return 0
 }
@@ -1599,12 +1607,13 @@ const file_mutation_proto_rawDesc = "" +
 	"\x04NONE\x10\x00\x12\t\n" +
 	"\x05WRITE\x10\x01\x12\n" +
 	"\n" +
-	"\x06APPEND\x10\x02\"i\n" +
+	"\x06APPEND\x10\x02\"\x83\x01\n" +
 	"\vMutateReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06length\x18\x04 \x01(\x03R\x06length\"\xf2\x01\n" +
+	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x18\n" +
+	"\aclaimed\x18\x05 \x01(\x03R\aclaimed\"\xf2\x01\n" +
 	"\tChainOpen\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12*\n" +
