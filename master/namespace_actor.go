@@ -267,19 +267,19 @@ type report struct {
 }
 
 func (c report) Do(s *namespaceShell) {
-	handle := gfs.ChunkHandle(c.report.GetHandle())
-	switch {
-	case s.period == nil:
+	if s.period == nil {
 		c.reply.Fail(errNotActing())
 		return
-	case !s.leaseOf(handle):
-		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "no file has chunk %s", handle))
-		return
 	}
-	// Versions only grow: whoever is still in this one has been left out of a later one, and would complain for ever.
-	about := gfs.Version(c.report.GetVersion())
+	handle, about := gfs.ChunkHandle(c.report.GetHandle()), gfs.Version(c.report.GetVersion())
+	// Versions only grow: whoever is still in this one has been left out of a later one, and would complain for ever. No
+	// lease actor is made for that: it would have nothing to do, and be taken for one that looks after the chunk.
 	if chunk, found := s.view().Chunk(handle); found && about != 0 && about < chunk.Version {
 		c.reply.Fail(gfs.Errorf(gfs.CodeStaleVersion, "chunk %s has version %s: the complaint is about %s", handle, chunk.Version, about))
+		return
+	}
+	if !s.leaseOf(handle) {
+		c.reply.Fail(gfs.Errorf(gfs.CodeNotExist, "no file has chunk %s", handle))
 		return
 	}
 	s.tell(handle, leaseReport{c.report})
