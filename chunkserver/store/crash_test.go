@@ -217,6 +217,9 @@ func crashAfter(t *testing.T, left int, cut func(int) int, writesOnly bool) bool
 	if r, err = s.Get(1); err != nil {
 		t.Fatalf("crash %d in %s: %v", left, at, err)
 	}
+	if _, used, _ := s.Space(); used != r.Status().Length {
+		t.Fatalf("crash %d in %s: %d bytes are said to be used by a replica of %d", left, at, used, r.Status().Length)
+	}
 	if after == nil {
 		before.discard()
 		before.compare(t, r)

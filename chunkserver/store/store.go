@@ -170,7 +170,6 @@ func (s *Store) openDirectory(d *directory) error {
 		}
 		s.replicas[h] = r
 		s.order = append(s.order, h)
-		d.used.Add(r.row.length)
 		return nil
 	})
 }
@@ -213,12 +212,17 @@ func (s *Store) recoverDirectory(d *directory) error {
 	}
 	d.dropPatches(s.replicas)
 	for _, r := range marked {
-		length := r.row.length
 		if err := r.recover(powerLost); err != nil {
 			return err
 		}
-		d.used.Add(r.row.length - length)
 	}
+	used := int64(0) // only now: a patch that is applied again counts by itself
+	for _, h := range s.order {
+		if r := s.replicas[h]; r.dir == d {
+			used += r.row.length
+		}
+	}
+	d.used.Store(used)
 	return nil
 }
 
