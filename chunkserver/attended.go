@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/pb"
 	"github.com/cairnfs/cairn/messages/wire"
 )
 
@@ -113,4 +114,29 @@ func (cs *Chunkserver) pingOnce(address string, patience time.Duration) (late bo
 	defer cancel()
 	err = cs.around.Call(ctx, address, wire.OpPing, nil, nil)
 	return errors.Is(ctx.Err(), context.DeadlineExceeded), err
+}
+
+// probe pings servers, all at once, and calls done, from any goroutine, with those that give no sign of life: within
+// somewhat more than patientPings times gfs.MemberSilence.
+func (cs *Chunkserver) probe(servers []*pb.Server, done func(silent []string)) {
+	if len(servers) == 0 {
+		done(nil)
+		return
+	}
+	var mu sync.Mutex
+	var silent []string
+	left := len(servers)
+	for _, s := range servers {
+		cs.around.Go(func() {
+			err := cs.ping(s.Address)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent = append(silent, s.Id)
+			}
+			if left--; left == 0 {
+				done(silent)
+			}
+		})
+	}
 }

@@ -35,6 +35,7 @@ func (cs *Chunkserver) orders() []bus.Endpoint {
 		endpoint(messages.CommandPrepare, bus.Typed(cs.onPrepare)),
 		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
 		endpoint(messages.CommandClose, bus.Typed(cs.onClose)),
+		endpoint(messages.CommandProbe, bus.Typed(cs.onProbe)),
 		endpoint(messages.CommandCopy, bus.Typed(cs.onCopy)),
 		endpoint(messages.CommandClone, bus.Typed(cs.onClone)),
 		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
@@ -115,6 +116,17 @@ func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
 func (cs *Chunkserver) onClose(r *bus.Request, order *pb.CloseOrder) {
 	cs.obey(r, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCloseOrder(gfs.Version(order.Version), bus.ReplyTo[*pb.OrderReply](r)) }))
+	})
+}
+
+// onProbe gives a sign of life, when the servers that the order names have been asked for theirs.
+func (cs *Chunkserver) onProbe(r *bus.Request, order *pb.ProbeOrder) {
+	if len(order.Servers) > gfs.MaxReplicas {
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "probe of %d servers: at most %d are asked at once", len(order.Servers), gfs.MaxReplicas))
+		return
+	}
+	cs.obey(r, order.Header, func() {
+		cs.probe(order.Servers, func(silent []string) { r.Reply(&pb.ProbeReply{Silent: silent}) })
 	})
 }
 

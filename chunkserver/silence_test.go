@@ -2,11 +2,13 @@ package chunkserver_test
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
 	"github.com/cairnfs/cairn/messages/wire"
@@ -238,4 +240,48 @@ func TestSignsOfLifeWhileClosing(t *testing.T) {
 	}
 	r.reconfigure(3, version, 0)
 	must(t, dial(t, r.servers[0].Addr()).append(3, gfs.NewVersion(1, r.attempt.Load()), 1, 1, []byte("still here")))
+}
+
+// A server that is asked says who gives it no sign of life: one that is stopped, and one that is gone.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	stopped := newMute(t, false).member()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := &pb.Server{Id: "00000000000000fe", Address: listener.Addr().String()}
+	listener.Close()
+	for _, c := range []struct {
+		servers, silent []*pb.Server
+		within          time.Duration
+	}{
+		{nil, nil, gfs.MemberSilence},
+		{[]*pb.Server{r.member(1), gone}, []*pb.Server{gone}, gfs.MemberSilence},
+		{[]*pb.Server{stopped, r.member(1), gone}, []*pb.Server{stopped, gone}, 3 * gfs.MemberSilence},
+	} {
+		began := time.Now()
+		reply := &pb.ProbeReply{}
+		if err := r.order(0, messages.CommandProbe, &pb.ProbeOrder{Header: r.header(0), Servers: c.servers}, reply); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		var want []string
+		for _, s := range c.silent {
+			want = append(want, s.Id)
+		}
+		slices.Sort(want)
+		slices.Sort(reply.Silent)
+		if !slices.Equal(reply.Silent, want) || took > c.within {
+			t.Errorf("probe of %v: silent are %v after %v, want %v within %v", c.servers, reply.Silent, took, want, c.within)
+		}
+	}
+	many := make([]*pb.Server, gfs.MaxReplicas+1)
+	for i := range many {
+		many[i] = r.member(1)
+	}
+	if err := r.order(0, messages.CommandProbe, &pb.ProbeOrder{Header: r.header(0), Servers: many}, &pb.ProbeReply{}); gfs.CodeOf(err) != gfs.CodeInvalid {
+		t.Errorf("probe of %d servers: %v", len(many), err)
+	}
 }

@@ -71,6 +71,7 @@ const (
 	CommandGrant   = "grant"   // GrantOrder → GrantReply
 	CommandClone   = "clone"   // CloneOrder → CloneReply
 	CommandClose   = "close"   // CloseOrder → OrderReply: the end is a CloseRequest
+	CommandProbe   = "probe"   // ProbeOrder → ProbeReply
 	CommandCopy    = "copy"    // CopyOrder → CopyReply
 	CommandDelete  = "delete"  // DeleteOrder → DeleteReply
 	CommandReport  = "report"  // InventoryOrder → OrderReply: send the full inventory

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: e347c6fdc5347e168a4b8e1da43dfa7041eb009029a74e6163ca1272b5797341
+// sha256: 10217c40885333caf50bcdbc6e4ac83655f7e672cb49da05101cca4da81ed0fd
 
 package pb
 
@@ -1260,6 +1260,103 @@ func (x *CloseOrder) GetVersion() uint64 {
 	return 0
 }
 
+// ProbeOrder asks a chunkserver for a sign of life, and whether others give it one over the data plane. It changes nothing.
+type ProbeOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Servers       []*Server              `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeOrder) Reset() {
+	*x = ProbeOrder{}
+	mi := &file_chunk_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeOrder) ProtoMessage() {}
+
+func (x *ProbeOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeOrder.ProtoReflect.Descriptor instead.
+func (*ProbeOrder) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ProbeOrder) GetHeader() *OrderHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ProbeOrder) GetServers() []*Server {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type ProbeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Silent        []string               `protobuf:"bytes,1,rep,name=silent,proto3" json:"silent,omitempty"` // ids of those that gave none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeReply) Reset() {
+	*x = ProbeReply{}
+	mi := &file_chunk_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeReply) ProtoMessage() {}
+
+func (x *ProbeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeReply.ProtoReflect.Descriptor instead.
+func (*ProbeReply) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ProbeReply) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 // CopyOrder makes a closed replica of a fresh chunk out of the replica here of a closed one: its bytes, cut or followed by
 // zeros to a length, and its append table without what lies beyond that. It is durable when the answer comes.
 type CopyOrder struct {
@@ -1276,7 +1373,7 @@ type CopyOrder struct {
 
 func (x *CopyOrder) Reset() {
 	*x = CopyOrder{}
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1385,7 @@ func (x *CopyOrder) String() string {
 func (*CopyOrder) ProtoMessage() {}
 
 func (x *CopyOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[17]
+	mi := &file_chunk_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1398,7 @@ func (x *CopyOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
 func (*CopyOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{17}
+	return file_chunk_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CopyOrder) GetHeader() *OrderHeader {
@@ -1355,7 +1452,7 @@ type CopyReply struct {
 
 func (x *CopyReply) Reset() {
 	*x = CopyReply{}
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1464,7 @@ func (x *CopyReply) String() string {
 func (*CopyReply) ProtoMessage() {}
 
 func (x *CopyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[18]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1477,7 @@ func (x *CopyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyReply.ProtoReflect.Descriptor instead.
 func (*CopyReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{18}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CopyReply) GetDigest() []byte {
@@ -1405,7 +1502,7 @@ type CloneOrder struct {
 
 func (x *CloneOrder) Reset() {
 	*x = CloneOrder{}
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1514,7 @@ func (x *CloneOrder) String() string {
 func (*CloneOrder) ProtoMessage() {}
 
 func (x *CloneOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1527,7 @@ func (x *CloneOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneOrder.ProtoReflect.Descriptor instead.
 func (*CloneOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{19}
+	return file_chunk_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CloneOrder) GetHeader() *OrderHeader {
@@ -1477,7 +1574,7 @@ type CloneReply struct {
 
 func (x *CloneReply) Reset() {
 	*x = CloneReply{}
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1586,7 @@ func (x *CloneReply) String() string {
 func (*CloneReply) ProtoMessage() {}
 
 func (x *CloneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1599,7 @@ func (x *CloneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneReply.ProtoReflect.Descriptor instead.
 func (*CloneReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{20}
+	return file_chunk_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CloneReply) GetDifferingBlocks() uint32 {
@@ -1523,7 +1620,7 @@ type DeleteOrder struct {
 
 func (x *DeleteOrder) Reset() {
 	*x = DeleteOrder{}
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1632,7 @@ func (x *DeleteOrder) String() string {
 func (*DeleteOrder) ProtoMessage() {}
 
 func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1645,7 @@ func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOrder.ProtoReflect.Descriptor instead.
 func (*DeleteOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{21}
+	return file_chunk_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteOrder) GetHeader() *OrderHeader {
@@ -1575,7 +1672,7 @@ type DeleteReply struct {
 
 func (x *DeleteReply) Reset() {
 	*x = DeleteReply{}
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1684,7 @@ func (x *DeleteReply) String() string {
 func (*DeleteReply) ProtoMessage() {}
 
 func (x *DeleteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1697,7 @@ func (x *DeleteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReply.ProtoReflect.Descriptor instead.
 func (*DeleteReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{22}
+	return file_chunk_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteReply) GetGone() []uint64 {
@@ -1626,7 +1723,7 @@ type InventoryOrder struct {
 
 func (x *InventoryOrder) Reset() {
 	*x = InventoryOrder{}
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1735,7 @@ func (x *InventoryOrder) String() string {
 func (*InventoryOrder) ProtoMessage() {}
 
 func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1748,7 @@ func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryOrder.ProtoReflect.Descriptor instead.
 func (*InventoryOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{23}
+	return file_chunk_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InventoryOrder) GetHeader() *OrderHeader {
@@ -1676,7 +1773,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1785,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1798,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{24}
+	return file_chunk_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReplicaStatus) GetHandle() uint64 {
@@ -1849,7 +1946,14 @@ const file_chunk_proto_rawDesc = "" +
 	"CloseOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x06R\aversion\"\xc3\x01\n" +
+	"\aversion\x18\x03 \x01(\x06R\aversion\"g\n" +
+	"\n" +
+	"ProbeOrder\x12-\n" +
+	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12*\n" +
+	"\aservers\x18\x02 \x03(\v2\x10.cairn.v1.ServerR\aservers\"$\n" +
+	"\n" +
+	"ProbeReply\x12\x16\n" +
+	"\x06silent\x18\x01 \x03(\tR\x06silent\"\xc3\x01\n" +
 	"\tCopyOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
@@ -1898,7 +2002,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_chunk_proto_goTypes = []any{
 	(Report_Kind)(0),       // 0: cairn.v1.Report.Kind
 	(*Server)(nil),         // 1: cairn.v1.Server
@@ -1918,21 +2022,23 @@ var file_chunk_proto_goTypes = []any{
 	(*GrantOrder)(nil),     // 15: cairn.v1.GrantOrder
 	(*GrantReply)(nil),     // 16: cairn.v1.GrantReply
 	(*CloseOrder)(nil),     // 17: cairn.v1.CloseOrder
-	(*CopyOrder)(nil),      // 18: cairn.v1.CopyOrder
-	(*CopyReply)(nil),      // 19: cairn.v1.CopyReply
-	(*CloneOrder)(nil),     // 20: cairn.v1.CloneOrder
-	(*CloneReply)(nil),     // 21: cairn.v1.CloneReply
-	(*DeleteOrder)(nil),    // 22: cairn.v1.DeleteOrder
-	(*DeleteReply)(nil),    // 23: cairn.v1.DeleteReply
-	(*InventoryOrder)(nil), // 24: cairn.v1.InventoryOrder
-	(*ReplicaStatus)(nil),  // 25: cairn.v1.ReplicaStatus
-	(*Identity)(nil),       // 26: cairn.v1.Identity
+	(*ProbeOrder)(nil),     // 18: cairn.v1.ProbeOrder
+	(*ProbeReply)(nil),     // 19: cairn.v1.ProbeReply
+	(*CopyOrder)(nil),      // 20: cairn.v1.CopyOrder
+	(*CopyReply)(nil),      // 21: cairn.v1.CopyReply
+	(*CloneOrder)(nil),     // 22: cairn.v1.CloneOrder
+	(*CloneReply)(nil),     // 23: cairn.v1.CloneReply
+	(*DeleteOrder)(nil),    // 24: cairn.v1.DeleteOrder
+	(*DeleteReply)(nil),    // 25: cairn.v1.DeleteReply
+	(*InventoryOrder)(nil), // 26: cairn.v1.InventoryOrder
+	(*ReplicaStatus)(nil),  // 27: cairn.v1.ReplicaStatus
+	(*Identity)(nil),       // 28: cairn.v1.Identity
 }
 var file_chunk_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.ChunkLocation.replicas:type_name -> cairn.v1.Server
-	26, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
+	28, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
 	2,  // 2: cairn.v1.LocateReply.chunks:type_name -> cairn.v1.ChunkLocation
-	26, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
+	28, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 4: cairn.v1.Report.kind:type_name -> cairn.v1.Report.Kind
 	10, // 5: cairn.v1.CreateOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 6: cairn.v1.CreateOrder.members:type_name -> cairn.v1.Server
@@ -1941,18 +2047,20 @@ var file_chunk_proto_depIdxs = []int32{
 	10, // 9: cairn.v1.GrantOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 10: cairn.v1.GrantOrder.members:type_name -> cairn.v1.Server
 	10, // 11: cairn.v1.CloseOrder.header:type_name -> cairn.v1.OrderHeader
-	10, // 12: cairn.v1.CopyOrder.header:type_name -> cairn.v1.OrderHeader
-	10, // 13: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
-	1,  // 14: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
-	10, // 15: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
-	25, // 16: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
-	25, // 17: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
-	10, // 18: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	10, // 12: cairn.v1.ProbeOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 13: cairn.v1.ProbeOrder.servers:type_name -> cairn.v1.Server
+	10, // 14: cairn.v1.CopyOrder.header:type_name -> cairn.v1.OrderHeader
+	10, // 15: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 16: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
+	10, // 17: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
+	27, // 18: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
+	27, // 19: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
+	10, // 20: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -1967,7 +2075,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
