@@ -21,6 +21,9 @@ const orderSlack = time.Second
 // closeOrderTimeout is what a primary has to begin a close: it only takes note.
 const closeOrderTimeout = 500 * time.Millisecond
 
+// probeTimeout is what a server has to find out whether others give it a sign of life.
+const probeTimeout = 3 * gfs.MemberSilence
+
 // order sends an order of the core to a chunkserver; the answer comes back as a command.
 func (s *leaseShell) order(o lease.Order) {
 	header := s.header(s.period, o.To.Incarnation)
@@ -90,6 +93,18 @@ func (s *leaseShell) order(o lease.Order) {
 			s.self.Send(closeOrdered{o.To.ID, o.Version, err})
 			return true
 		})
+	case lease.Probe:
+		s.send(o, messages.CommandProbe, probeTimeout, &pb.ProbeOrder{Header: header, Servers: describeServers(o.Members)},
+			func(answer bus.Answer) bool {
+				var reply pb.ProbeReply
+				err := answer.Decode(&reply)
+				if s.again(o, err) {
+					return true
+				}
+				s.answered(o, err)
+				s.self.Send(probeAnswered{o.To.ID, o.Version, reply.GetSilent(), err})
+				return true
+			})
 	case lease.Clone:
 		s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.From), Promise: uint64(o.Version), Source: describeServer(o.Source),
@@ -147,7 +162,7 @@ func (s *leaseShell) answered(o lease.Order, err error) {
 	entry.WithField("err", err).Warn("order failed")
 }
 
-// createAnswered, prepareAnswered, grantAnswered, closeOrdered and cloneAnswered are the answers to orders.
+// createAnswered, prepareAnswered, grantAnswered, closeOrdered, probeAnswered and cloneAnswered are the answers to orders.
 type createAnswered struct {
 	server  gfs.ServerID
 	version gfs.Version
@@ -189,6 +204,22 @@ type closeOrdered struct {
 
 func (c closeOrdered) Do(s *leaseShell) {
 	s.core.CloseOrdered(c.server, c.version, c.err, s.now())
+	s.carry()
+}
+
+type probeAnswered struct {
+	server  gfs.ServerID
+	version gfs.Version
+	silent  []string
+	err     error
+}
+
+func (c probeAnswered) Do(s *leaseShell) {
+	silent := make([]gfs.ServerID, len(c.silent))
+	for i, id := range c.silent {
+		silent[i] = gfs.ServerID(id)
+	}
+	s.core.ProbeAnswered(c.server, c.version, silent, c.err, s.now())
 	s.carry()
 }
 

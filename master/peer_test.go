@@ -103,6 +103,7 @@ func (p *peer) start(url string) {
 		command(messages.CommandPrepare, bus.Typed(p.prepare)),
 		command(messages.CommandGrant, bus.Typed(p.grant)),
 		command(messages.CommandClone, bus.Typed(p.clone)),
+		command(messages.CommandProbe, bus.Typed(p.probe)),
 	)
 	if err != nil {
 		p.t.Fatal(err)
@@ -196,6 +197,15 @@ func (p *peer) prepare(r *bus.Request, o *pb.PrepareOrder) {
 	replica.Promised, replica.Marked = o.GetVersion(), true
 	delete(p.leases, o.GetHandle())
 	r.Reply(&pb.PrepareReply{Promised: replica.GetPromised(), Active: replica.GetActive(), Length: replica.GetLength(), State: replica.GetState(), Digest: []byte("all peers are equal")})
+}
+
+// probe hears everybody.
+func (p *peer) probe(r *bus.Request, o *pb.ProbeOrder) {
+	if err := p.check(o.GetHeader()); err != nil {
+		r.Fail(err)
+		return
+	}
+	r.Reply(&pb.ProbeReply{})
 }
 
 // clone makes a learner that lacks nothing.

@@ -20,9 +20,9 @@ import (
 type episode struct {
 	began      time.Time
 	attempts   int
-	client     bool                  // a client's complaint began it
+	client     gfs.ServerID          // whom the client's complaint that began it is about
 	joins      bool                  // a join began it: its joiner is told in the first attempt
-	intact     bool                  // the chunk was open then, and nobody complained
+	witness    gfs.ServerID          // was asked whether it hears the members that are missing, and has not answered
 	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
 	out        map[process]string    // left out of further attempts, and why
 	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
@@ -125,6 +125,7 @@ func (c *Chunk) begin(now time.Time) {
 	if c.phase == Open {
 		c.out.Revoked, c.out.Granted = true, false
 	}
+	c.doubted = time.Time{}
 	c.episode = episode{
 		began: now, accused: map[gfs.ServerID]bool{}, out: map[process]string{}, notPrimary: map[gfs.ServerID]bool{},
 	}
@@ -171,7 +172,7 @@ type census struct {
 	sound    int                // good ones, up or not
 	unheard  int                // members that this master never heard of, but for the next
 	accused  int                // members that it never heard of and somebody else complained of
-	missing  int                // good ones that are down or left out, without a complaint
+	missing  []placement.Server // good ones that are down or left out, without a complaint
 	suspect  int                // suspects, up or not
 	learners int                // members that were joiners and, as far as was heard, never brought in
 	joiners  []registry.Replica // learners that promised the version, and up: nobody knows whether they were brought in since
@@ -196,7 +197,7 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			if r.Up && !out {
 				s.tell = append(s.tell, r)
 			} else if !c.episode.accused[r.ID] {
-				s.missing++
+				s.missing = append(s.missing, r.Server)
 			}
 			if !r.Up {
 				s.down = append(s.down, string(r.ID))
@@ -227,11 +228,8 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	}
 	c.base = c.newest(replicas)
 	s := c.count(replicas)
-	if c.resume(s.tell, now) {
-		return
-	}
 	graceRuns := now.Before(c.episode.began.Add(Grace))
-	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && s.missing+s.unheard > 0
+	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && len(s.missing)+s.unheard > 0
 	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace)) ||
 		s.accused > 0 && now.Before(c.cfg.ActingSince.Add(AccusedGrace))
 	// A member of whom a restored log knows nothing may have gone on alone, whoever complains of it.
@@ -240,6 +238,9 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	case lost || graceRuns && (tooFew || unheard):
 		c.phase = Waiting
 		c.deadline = now.Add(pollInterval)
+		if tooFew {
+			c.askWitness(s)
+		}
 	case len(s.tell) > 0:
 		c.prepare(s.tell, false, now)
 	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused == 0:
@@ -484,7 +485,10 @@ func number(b bool) int {
 	return 0
 }
 
-// deposed ends everything: a chunkserver knows a later master.
+// deposed ends everything: a chunkserver knows a later master. What becomes of a record that is on its way says so too.
 func (c *Chunk) deposed() {
+	if c.phase == Placing || c.phase == Logging || c.phase == Closing {
+		return
+	}
 	c.Stop(gfs.Errorf(gfs.CodeNotActing, "another master has taken over: ask again"))
 }

@@ -24,14 +24,18 @@
 //     number.
 //   - A primary that says nothing of its Grant for GrantSilence, or does not end it in GrantTimeout, is left out of a
 //     new attempt.
-//   - A joiner is told in one attempt of a Join at most, and only when it lacks little. It becomes a member if its
+//   - A joiner is told in one attempt of a Join at most, and only when it lacks little. While the chunk is open that attempt
+//     is not begun before every member has given a sign of life, to the primary too, and the joiner to the primary. It becomes a member if its
 //     digest equals that of a member that answered in the same version; it never is the primary, and whatever it does
 //     or does not answer causes no new attempt.
 //   - One attempt at a time, and none while the outcome of an earlier record of the chunk is unknown.
 //   - The record of a configuration names the version that it started from, and is refused if that is no longer
 //     the logged one. A request that names another version than the logged one changes nothing.
 //   - A member that was not complained of is left out only after a grace, if members are missing that this master
-//     never heard of, or if fewer than two (or than the file's replicas) would remain.
+//     never heard of, or if fewer than two (or than the file's replicas) would remain. The last member that is left is asked
+//     meanwhile whether it hears the others; of those that it does not hear it complains.
+//   - For ComplaintPause after a client complained of a primary that does answer, a client's complaint moves the next one only
+//     if that one, asked once, gives the master no sign of life.
 //   - A Seal ends with the chunk closed in the log, or with an error; it closes nothing by force: the primary does, as it
 //     does with an idle chunk.
 //   - Every waiter is answered exactly once.

@@ -146,7 +146,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 
 // open begins a lease and answers who waits.
 func (c *Chunk) open(primary Member, members []placement.Server, now time.Time) {
-	if c.episode.client && slices.ContainsFunc(members, func(s placement.Server) bool { return c.episode.accused[s.ID] }) {
+	if accused := c.episode.client; slices.ContainsFunc(members, func(s placement.Server) bool { return s.ID == accused }) {
 		c.quiet = now.Add(ComplaintPause)
 	}
 	c.phase = Open

@@ -18,13 +18,16 @@ type memberOf struct {
 	id      gfs.ServerID
 }
 
-// join is a replica on its way to become a member: first a learner that copies, then a joiner of one attempt.
+// join is a replica on its way to become a member: first a learner that copies, then a joiner of one attempt, which is
+// not begun before everybody in it has given a sign of life.
 type join struct {
 	target    Member
-	promise   gfs.Version // the clone's own version, which no configuration gets
-	deadline  time.Time   // of the copying
-	attempted bool        // an attempt with it was begun
-	why       string      // it was left out of the attempt
+	promise   gfs.Version    // the clone's own version, which no configuration gets
+	known     []Member       // good replicas that were known to be up when it began
+	deadline  time.Time      // of the copying, then of the signs of life
+	asked     []gfs.ServerID // members that have not given a sign of life yet
+	attempted bool           // an attempt with it was begun
+	why       string         // it was left out of the attempt
 }
 
 // JoinEnd says what came of a Join: nil if the replica has become a member.
@@ -34,8 +37,8 @@ type JoinEnd struct {
 }
 
 // Join asks for target, a server whose replica is stale or that has none, to be made a member of the chunk; version is
-// the logged one as far as the asker knows. sources are good replicas to copy from while the chunk is closed: of an open
-// one it is the primary. It ends with Outputs.Joined, soon and with an error if it is not the time for it: while
+// the logged one as far as the asker knows. sources are the good replicas that are up: one to copy from while the chunk is
+// closed; of an open one it is the primary, and all its members must be among them. It ends with Outputs.Joined, soon and with an error if it is not the time for it: while
 // something else goes on at the chunk, nothing is begun. Only an attempt makes a member, and it is made when the learner
 // lacks fewer than gfs.JoinBlocks blocks.
 // Source: semantics 5
@@ -45,7 +48,7 @@ func (c *Chunk) Join(target Member, version gfs.Version, sources []Member, now t
 		c.out.Joined = &JoinEnd{Server: target.ID, Err: err}
 		return
 	}
-	c.join = &join{target: target, promise: c.nextVersion(), deadline: now.Add(gfs.CloneTimeout)}
+	c.join = &join{target: target, promise: c.nextVersion(), known: slices.Clone(sources), deadline: now.Add(gfs.CloneTimeout)}
 	c.out.Orders = append(c.out.Orders, Order{
 		Kind: Clone, To: target, Version: c.join.promise, From: c.logged.Version, Source: source.Server,
 	})
@@ -66,6 +69,8 @@ func (c *Chunk) mayJoin(target Member, version gfs.Version, sources []Member) (M
 		return refuse("%s is a member", target.ID)
 	case c.phase == Open && len(c.members) >= min(max(1, c.logged.Replicas), gfs.MaxReplicas):
 		return refuse("it has %d members", len(c.members))
+	case c.phase == Open && slices.ContainsFunc(c.members, func(s placement.Server) bool { return find(sources, s.ID) < 0 }):
+		return refuse("a member is not known to be up")
 	case c.phase == Open:
 		return c.primary, nil
 	case c.phase != Idle || c.logged.Open:
@@ -89,13 +94,21 @@ func (c *Chunk) CloneAnswered(server gfs.ServerID, promise gfs.Version, differin
 		c.endJoin(err)
 	case differing >= gfs.JoinBlocks:
 		c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s: %s still lacks %d blocks", c.cfg.Handle, server, differing))
-	case c.phase == Open, c.phase == Idle && !c.logged.Open:
-		open := c.phase == Open
-		c.begin(now)
-		c.episode.joins, c.episode.intact, j.attempted = true, open, true
+	case c.phase == Open:
+		c.probeMembers(now)
 	default:
-		c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s is %s", c.cfg.Handle, c.phase))
+		c.bringIn(now)
 	}
+}
+
+// bringIn begins the attempt with the joiner, unless something else goes on.
+func (c *Chunk) bringIn(now time.Time) {
+	if c.phase != Open && (c.phase != Idle || c.logged.Open) {
+		c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s is %s", c.cfg.Handle, c.phase))
+		return
+	}
+	c.begin(now)
+	c.episode.joins, c.join.attempted = true, true
 }
 
 func (c *Chunk) endJoin(err error) {
@@ -103,9 +116,13 @@ func (c *Chunk) endJoin(err error) {
 	c.join = nil
 }
 
-// tickJoin ends a copying that takes too long.
+// tickJoin ends a copying that takes too long, or a wait for signs of life.
 func (c *Chunk) tickJoin(now time.Time) {
-	if c.join != nil && !c.join.attempted && !now.Before(c.join.deadline) {
+	switch {
+	case c.join == nil || c.join.attempted || now.Before(c.join.deadline):
+	case len(c.join.asked) > 0:
+		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunk %s: no sign of life of %v in %s", c.cfg.Handle, c.join.asked, gfs.PrepareSilence))
+	default:
 		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunk %s was not copied to %s in %s", c.cfg.Handle, c.join.target.ID, gfs.CloneTimeout))
 	}
 }
@@ -114,24 +131,6 @@ func (c *Chunk) joinerDown(dead process) {
 	if c.join != nil && !c.join.attempted && c.join.target.process() == dead {
 		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunkserver %s went down", dead.id))
 	}
-}
-
-// resume ends a join's reconfiguration before anybody was told of it, if a member is not known to be up: the
-// configuration that there is serves, and without that member there would be less of it. A dead primary serves nobody. It
-// reports whether it did.
-func (c *Chunk) resume(tell []registry.Replica, now time.Time) bool {
-	missing := slices.ContainsFunc(c.members, func(s placement.Server) bool {
-		return !slices.ContainsFunc(tell, func(r registry.Replica) bool { return r.ID == s.ID })
-	})
-	alive := slices.ContainsFunc(tell, func(r registry.Replica) bool {
-		return process{r.ID, r.Incarnation} == c.primary.process()
-	})
-	if !c.episode.joins || !c.episode.intact || c.episode.attempts > 0 || len(c.episode.accused) > 0 || !missing || !alive {
-		return false
-	}
-	c.join.why = "a member is not known to be up"
-	c.open(c.primary, c.members, now)
-	return true
 }
 
 // tellJoiner adds the joiner to an attempt's Prepare. It is told once only: a chunk does not wait for it twice.

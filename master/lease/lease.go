@@ -130,7 +130,8 @@ type Chunk struct {
 	primary Member // while Open or Closing, and afterwards the last one; zero if none was known
 	members []placement.Server
 	until   time.Time // end of the lease
-	quiet   time.Time // until then clients' complaints move nothing
+	quiet   time.Time // until then clients' complaints move nothing while the primary answers
+	doubted time.Time // until then the primary, complained of while quiet, has to give a sign of life; zero if it need not
 
 	last     gfs.Version // the highest version drawn, for the check that they rise
 	base     gfs.Version // what the next attempt starts from: the logged version, but after a restoration
@@ -171,7 +172,7 @@ type Order struct {
 	To      Member
 	Version gfs.Version
 	From    gfs.Version        // Prepare: the logged version that the attempt starts from; Clone: the logged version
-	Members []placement.Server // Create and Grant: chain order, primary first
+	Members []placement.Server // Create and Grant: chain order, primary first; Probe: whom it is to ask
 	Joiner  bool               // Prepare: it stays a learner, and takes from Source what it lacks
 	Stream  bool               // Create: the chunk is reserved for a stream
 	Source  placement.Server   // Clone, and Prepare of a joiner
@@ -188,11 +189,12 @@ const (
 	Grant                        // answered with GrantAnswered
 	Clone                        // answered with CloneAnswered
 	Close                        // answered with CloseOrdered
+	Probe                        // answered with ProbeAnswered
 )
 
 // String is the kind's name in logs and test scripts.
 func (k OrderKind) String() string {
-	return [...]string{"none", "create", "prepare", "grant", "clone", "close"}[k]
+	return [...]string{"none", "create", "prepare", "grant", "clone", "close", "probe"}[k]
 }
 
 // Awaits reports whether the answer to an order still matters.
@@ -200,6 +202,8 @@ func (c *Chunk) Awaits(o Order) bool {
 	switch {
 	case o.Kind == Close:
 		return c.phase == Open && o.Version == c.logged.Version && len(c.sealers) > 0
+	case o.Kind == Probe:
+		return c.awaitsProbe(o)
 	case o.Version != c.attempt.version:
 		return false
 	case o.Kind == Grant:
@@ -268,6 +272,9 @@ func (c *Chunk) phaseWake() time.Time {
 	case Preparing:
 		return c.attempt.deadline(&c.episode)
 	case Open:
+		if !c.doubted.IsZero() && c.doubted.Before(c.until) {
+			return c.doubted
+		}
 		return c.until
 	}
 	return time.Time{}
@@ -297,7 +304,11 @@ func (c *Chunk) Tick(now time.Time) {
 		c.leaveOut(c.attempt.primary.process(), why)
 		c.retry()
 	case Open:
-		c.begin(now)
+		if c.doubted.IsZero() {
+			c.begin(now)
+		} else {
+			c.primaryLost("is silent", now)
+		}
 	}
 }
 
@@ -316,14 +327,16 @@ func (c *Chunk) Want(waiter uint64, failedVersion gfs.Version, failedServer gfs.
 		switch {
 		case !complains:
 			c.answer(Answer{Waiter: waiter, Location: c.Location()})
+		case now.Before(c.quiet) && failedServer == c.primary.ID:
+			c.waiters = append(c.waiters, waiter)
+			c.doubt(now)
 		case now.Before(c.quiet):
-			c.answer(Answer{Waiter: waiter, Err: gfs.Errorf(gfs.CodeBusy,
-				"chunk %s got another primary a moment ago, and the one before does answer the master: try %s again", c.cfg.Handle, c.primary.Address)})
+			c.answer(Answer{Waiter: waiter, Err: c.quietly()})
 		default:
 			c.waiters = append(c.waiters, waiter)
 			c.begin(now)
 			c.episode.accuse(failedServer)
-			c.episode.client = true
+			c.episode.client = failedServer
 		}
 	case Idle:
 		c.waiters = append(c.waiters, waiter)
@@ -353,10 +366,14 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 		return // a client that cannot reach a secondary takes another; the primary says if it cannot either
 	}
 	switch {
-	case c.phase == Open && (!client || !now.Before(c.quiet)):
+	case c.phase == Open && client && now.Before(c.quiet):
+		c.doubt(now)
+	case c.phase == Open:
 		c.begin(now)
 		c.episode.accuse(accused)
-		c.episode.client = client
+		if client {
+			c.episode.client = accused
+		}
 	case c.underWay():
 		c.episode.accuse(accused)
 	}

@@ -225,6 +225,8 @@ func (w *world) send(m *modelMaster, order Order) {
 				deliver(func(c *Chunk) { c.CloneAnswered(order.To.ID, order.Version, differing, err, w.now) })
 			})
 		})
+	case Probe:
+		w.soup = append(w.soup, func() { deliver(w.probe(m.epoch, order)) })
 	case Grant:
 		w.checkGrant(order)
 		w.soup = append(w.soup, func() {

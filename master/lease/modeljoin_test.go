@@ -85,6 +85,18 @@ func (w *world) clone(epoch gfs.Epoch, order Order, answer func(int, error)) {
 	answer(rapid.IntRange(0, gfs.JoinBlocks).Draw(w.t, "differing"), nil)
 }
 
+// probe is what a server says of those that it was to ask, rightly or not.
+func (w *world) probe(epoch gfs.Epoch, order Order) func(*Chunk) {
+	_, err := w.check(epoch, order)
+	var silent []gfs.ServerID
+	for _, s := range order.Members {
+		if rapid.IntRange(0, 3).Draw(w.t, "hears nothing") == 3 {
+			silent = append(silent, s.ID)
+		}
+	}
+	return func(c *Chunk) { c.ProbeAnswered(order.To.ID, order.Version, silent, err, w.now) }
+}
+
 // bring asks a master for any server to be made a member.
 func (w *world) bring() {
 	m := w.masters[rapid.IntRange(0, len(w.masters)-1).Draw(w.t, "brings")]

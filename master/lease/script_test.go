@@ -159,6 +159,12 @@ func (s *script) do(command string, words []string, options map[string]string) {
 		s.c.Seal(waiter(), s.now)
 	case "close-ordered":
 		s.c.CloseOrdered(gfs.ServerID(words[0]), version(words[1]), failure(options), s.now)
+	case "probed":
+		var silent []gfs.ServerID
+		for _, word := range words[2:] {
+			silent = append(silent, gfs.ServerID(word))
+		}
+		s.c.ProbeAnswered(gfs.ServerID(words[0]), version(words[1]), silent, failure(options), s.now)
 	case "advance":
 		d, _ := time.ParseDuration(words[0])
 		s.now = s.now.Add(d)

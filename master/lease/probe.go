@@ -1,0 +1,142 @@
+package lease
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/cairnfs/cairn/master/placement"
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// A Probe asks for signs of life and changes nothing: before a chunk that works is stopped for a joiner's sake or because
+// of a client, and before it goes on with a single member.
+
+// ProbeAnswered hands in a server's answer to a Probe: which of those that it was to ask give it no sign of life, or the
+// error with which the server itself gave none.
+func (c *Chunk) ProbeAnswered(server gfs.ServerID, version gfs.Version, silent []gfs.ServerID, err error, now time.Time) {
+	switch asked := (Order{Kind: Probe, To: Member{Server: placement.Server{ID: server}}, Version: version}); {
+	case !c.awaitsProbe(asked):
+	case errors.Is(err, gfs.ErrStaleEpoch):
+		c.deposed()
+	case c.join != nil && version == c.join.promise:
+		c.memberProbed(server, silent, err, now)
+	case c.phase == Open:
+		c.primaryProbed(err, now)
+	default:
+		c.witnessAnswered(silent)
+	}
+}
+
+// awaitsProbe reports whether the answer to a Probe still matters.
+func (c *Chunk) awaitsProbe(o Order) bool {
+	switch {
+	case c.join != nil && o.Version == c.join.promise:
+		return slices.Contains(c.join.asked, o.To.ID)
+	case o.Version != c.logged.Version:
+		return false
+	case c.phase == Open:
+		return !c.doubted.IsZero() && o.To.ID == c.primary.ID
+	}
+	return c.underWay() && o.To.ID == c.episode.witness
+}
+
+// doubt looks into a client's complaint about a primary of which the one before was complained of a moment ago and does
+// answer: it may be the client that reaches nobody. Who waits hears what comes of it.
+func (c *Chunk) doubt(now time.Time) {
+	if c.doubted.IsZero() {
+		c.doubted = now.Add(AccusedSilence)
+		c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: c.primary, Version: c.logged.Version})
+	}
+}
+
+// primaryProbed ends the doubt.
+func (c *Chunk) primaryProbed(err error, now time.Time) {
+	if unreachable(err) {
+		c.primaryLost(err.Error(), now)
+		return
+	}
+	c.doubted = time.Time{}
+	for _, waiter := range c.waiters {
+		c.answer(Answer{Waiter: waiter, Err: c.quietly()})
+	}
+	c.waiters = nil
+}
+
+// quietly is the answer to a complaint that moves nothing.
+func (c *Chunk) quietly() error {
+	return gfs.Errorf(gfs.CodeBusy, "chunk %s got another primary a moment ago, and the one before does answer the master: try %s again",
+		c.cfg.Handle, c.primary.Address)
+}
+
+// primaryLost goes on without a primary that neither a client nor the master could reach.
+func (c *Chunk) primaryLost(why string, now time.Time) {
+	lost := c.primary
+	c.begin(now)
+	c.episode.accuse(lost.ID)
+	c.leaveOut(lost.process(), why)
+}
+
+// askWitness asks the one member that is left whether it hears those that are missing. One that the master alone does not
+// hear is waited for; of the others the witness complains.
+func (c *Chunk) askWitness(s census) {
+	if len(s.tell) == 0 || len(s.missing) == 0 || c.episode.witness != "" {
+		return
+	}
+	witness := Member{Server: s.tell[0].Server, Incarnation: s.tell[0].Incarnation}
+	c.episode.witness = witness.ID
+	c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: witness, Version: c.logged.Version, Members: s.missing})
+}
+
+func (c *Chunk) witnessAnswered(silent []gfs.ServerID) {
+	c.episode.witness = ""
+	for _, id := range silent {
+		c.episode.accuse(id)
+	}
+	if len(silent) > 0 && c.phase == Waiting {
+		c.locate()
+	}
+}
+
+// find is the index of a server among processes, -1 if it is not there.
+func find(members []Member, id gfs.ServerID) int {
+	return slices.IndexFunc(members, func(m Member) bool { return m.ID == id })
+}
+
+// probeMembers asks everybody who is to be in the attempt with the joiner for a sign of life, and the primary whether it
+// hears the others: an attempt stops the chunk's mutations until all have answered.
+func (c *Chunk) probeMembers(now time.Time) {
+	j := c.join
+	j.deadline = now.Add(gfs.PrepareSilence)
+	for _, s := range c.members {
+		i := find(j.known, s.ID)
+		if i < 0 {
+			c.endJoin(gfs.Errorf(gfs.CodeBusy, "chunk %s: member %s came in meanwhile", c.cfg.Handle, s.ID))
+			return
+		}
+		order := Order{Kind: Probe, To: j.known[i], Version: j.promise}
+		if s.ID == c.primary.ID {
+			others := slices.DeleteFunc(slices.Clone(c.members), func(other placement.Server) bool { return other.ID == s.ID })
+			order.Members = append(others, j.target.Server)
+		}
+		j.asked = append(j.asked, s.ID)
+		c.out.Orders = append(c.out.Orders, order)
+	}
+}
+
+// memberProbed begins the attempt when everybody has answered.
+func (c *Chunk) memberProbed(server gfs.ServerID, silent []gfs.ServerID, err error, now time.Time) {
+	j := c.join
+	switch {
+	case err != nil:
+		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunk %s: no sign of life of %s: %v", c.cfg.Handle, server, err))
+		return
+	case len(silent) > 0:
+		c.endJoin(gfs.Errorf(gfs.CodeUnavailable, "chunk %s: %s has no sign of life of %v", c.cfg.Handle, server, silent))
+		return
+	}
+	j.asked = slices.DeleteFunc(j.asked, func(id gfs.ServerID) bool { return id == server })
+	if len(j.asked) == 0 {
+		c.bringIn(now)
+	}
+}
