@@ -99,11 +99,14 @@ func (c *call) send() error {
 	if err != nil {
 		return err
 	}
+	if c.conn.away.Load() { // before register, which may subscribe
+		return c.conn.explain(nats.ErrConnectionReconnecting, c.spec.Subject)
+	}
 	reply, err := c.conn.register(c)
 	if err != nil {
 		return err
 	}
-	err = c.conn.nc.PublishMsg(&nats.Msg{
+	err = c.conn.send(&nats.Msg{
 		Subject: c.spec.Subject,
 		Reply:   reply,
 		Header:  requestHeader(c.spec.RequestID),

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,6 +65,7 @@ type Conn struct {
 	address string        // for people
 	closed  chan struct{} // closed when the library has closed the connection
 	once    sync.Once
+	away    atomic.Bool // between onDisconnect and onReconnect
 	calls   callTable
 }
 
@@ -209,11 +211,22 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 	if err == nil {
 		return // closed by us
 	}
+	c.away.Store(true)
 	c.log.WithFields(logrus.Fields{"url": c.address, "err": err}).Warn("nats disconnected")
 }
 
 func (c *Conn) onReconnect(nc *nats.Conn) {
+	c.away.Store(false)
 	c.log.WithField("url", nc.ConnectedUrlRedacted()).Info("nats reconnected")
+}
+
+// send is the library's, but that it waits for nobody while the connection is away: the library holds its lock while it
+// connects again, for as long as a server that accepts and then says nothing lets it wait, and actors send.
+func (c *Conn) send(msg *nats.Msg) error {
+	if c.away.Load() {
+		return nats.ErrConnectionReconnecting
+	}
+	return c.nc.PublishMsg(msg)
 }
 
 func (c *Conn) onError(_ *nats.Conn, sub *nats.Subscription, err error) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,6 +65,54 @@ func TestCredentialsRefused(t *testing.T) {
 	_, err = bus.Connect(bus.Config{URL: s.ClientURL(), CredentialsFile: missing, Log: quietLog()})
 	if gfs.CodeOf(err) != gfs.CodeInvalid || !strings.Contains(err.Error(), missing) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A server that takes connections and says nothing holds nobody up who sends.
+func TestNobodyWaitsForAServerThatAcceptsAndSaysNothing(t *testing.T) {
+	s := startServer(t, &server.Options{Host: "127.0.0.1", Port: -1})
+	first := make(chan net.Conn, 1)
+	again := make(chan struct{})
+	over := make(chan struct{})
+	var once sync.Once
+	conn, err := bus.Connect(bus.Config{URL: s.ClientURL(), Log: quietLog(),
+		Dialer: func(ctx context.Context, network, address string) (net.Conn, error) {
+			connection, err := new(net.Dialer).DialContext(ctx, network, address)
+			select {
+			case first <- connection:
+				return connection, err
+			default:
+			}
+			connection.Close()
+			ours, silent := net.Pipe()
+			once.Do(func() { close(again) })
+			go func() {
+				<-over
+				silent.Close()
+			}()
+			return ours, nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	defer close(over)
+	connection := <-first
+	first <- connection // it was the only one
+	connection.Close()
+	<-again
+	began := time.Now()
+	heard := make(chan error, 1)
+	bus.AskAsync(conn, bus.Call{Subject: "echo", Request: text("")}, func(a bus.Answer) bool {
+		heard <- a.Err
+		return true
+	})
+	err = bus.Publish(conn, "x", text(""))
+	if asked := <-heard; !errors.Is(asked, gfs.ErrUnavailable) || !errors.Is(err, gfs.ErrUnavailable) {
+		t.Errorf("asked: %v, published: %v", asked, err)
+	}
+	if took := time.Since(began); took > bus.ConnectTimeout/5 {
+		t.Errorf("that took %v", took)
 	}
 }
 

@@ -32,7 +32,7 @@ func PublishJSON(conn *Conn, subject string, value any) error {
 }
 
 func (c *Conn) publish(subject string, data []byte) error {
-	if err := c.nc.Publish(subject, data); err != nil {
+	if err := c.send(&nats.Msg{Subject: subject, Data: data}); err != nil {
 		return c.explain(err, subject)
 	}
 	return nil

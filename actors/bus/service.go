@@ -226,7 +226,7 @@ func (r *Request) publish(msg *nats.Msg) {
 	if r.reply == "" {
 		return
 	}
-	if err := r.conn.nc.PublishMsg(msg); err != nil {
+	if err := r.conn.send(msg); err != nil {
 		r.conn.log.WithField("subject", r.subject).WithField("err", err).Debug("answer lost")
 	}
 }
