@@ -60,6 +60,7 @@ type chunk struct {
 	complaint  *pb.Report
 	complained time.Time
 	complaints int
+	unheard    bool // the master did not take the complaint: nobody is let wait for what comes of it
 	closing    *closing
 	sealed     bool // the master wants the version closed: it takes nothing new
 
@@ -167,7 +168,7 @@ func (c *chunk) freeze() {
 	}
 	c.follow.Freeze()
 	c.role = bystander
-	c.complaint = nil
+	c.complaint, c.unheard = nil, false
 	c.closing, c.sealed = nil, false
 	if c.up != nil {
 		c.up.Drop()

@@ -249,7 +249,7 @@ func (c *chunk) becomePrimary(a *activation, held gfs.Version) {
 		c.replies = c.order.Reopen(alone, c.replies)
 	}
 	c.role, c.version, c.members, c.position, c.synced = primary, a.version, a.members, 0, a.synced
-	c.below, c.owedBelow, c.complaint = 0, false, nil
+	c.below, c.owedBelow, c.complaint, c.unheard = 0, false, nil, false
 	c.used, c.ticked = now, -1
 	a.replica.SetCommit(a.length)
 	c.startPipeline(a.replica, a.down)

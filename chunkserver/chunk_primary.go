@@ -22,7 +22,7 @@ const (
 
 // onMutate takes up a client's mutation.
 func (c *chunk) onMutate(m *dataplane.Mutation) {
-	if c.order == nil || m.Version != c.version || c.sealed {
+	if c.order == nil || m.Version != c.version || c.sealed || c.unheard {
 		m.ReleaseData()
 		m.Reply(0, 0, c.refusal(m.Version))
 		c.wake(idlePulse)
@@ -57,7 +57,7 @@ func (c *chunk) notPrimary() error { return c.cs.notPrimary(c.handle) }
 
 // refusal says why a mutation of a version is not for this server.
 func (c *chunk) refusal(version gfs.Version) error {
-	if c.order == nil || c.sealed {
+	if c.order == nil || c.sealed || c.unheard {
 		return c.notPrimary()
 	}
 	return gfs.Errorf(gfs.CodeStaleVersion, "chunk %s has version %s, not %s: ask the master for its locations", c.handle, c.version, version)
@@ -208,7 +208,7 @@ func (c *chunk) complainAbout(member gfs.ServerID, kind pb.Report_Kind, detail s
 		Handle: uint64(c.handle), Version: uint64(c.version), Reporter: string(c.cs.ID()),
 		Accused: string(member), Kind: kind, Detail: detail,
 	}
-	c.complaints = 0
+	c.complaints, c.unheard = 0, false
 	c.complain(c.cs.now())
 }
 
@@ -238,6 +238,7 @@ func (c *chunk) onComplaintFailed(err error) {
 		c.endOrder(c.notPrimary())
 	default:
 		// It cannot be reached from here, but may be from where the clients are, and may have made another the primary.
+		c.unheard = true
 		if c.order != nil {
 			c.replies = c.order.Expire(c.cs.now().Add(1), c.notPrimary(), c.replies)
 			c.answer()

@@ -178,6 +178,11 @@ func TestClientsOfAPrimaryWithoutAMasterHearOfIt(t *testing.T) {
 	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > gfs.MutationPatience/2 {
 		t.Fatalf("%+v after %v", got, took)
 	}
+	began = time.Now()
+	got = <-dial(t, r.servers[0].Addr()).append(3, version, 2, 1, []byte("anybody there now?"))
+	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > gfs.ReportInterval/2 {
+		t.Fatalf("once more: %+v after %v", got, took)
+	}
 	r.deaf.Store(false)
 	next := r.reconfigure(3, version, 0)
 	if got := must(t, dial(t, r.servers[0].Addr()).append(3, next, 1, 1, []byte("anybody there?"))); got.offset != 0 {
