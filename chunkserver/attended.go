@@ -64,20 +64,23 @@ func (a *attendance) waiting(address string) []*attendedCall {
 	return slices.Clone(a.calls[address])
 }
 
-// watch pings an address while calls to it are under way, and ends those that were waiting when it fell silent.
+// watch pings an address while calls to it are under way, and ends those that were waiting when it fell silent. Those that
+// came meanwhile hear of it with the next ping, for one that was silent for so long is given no second.
 func (cs *Chunkserver) watch(address string) {
-	for {
+	for pings := patientPings; ; {
 		err := cs.around.Pause(cs.ctx, gfs.BusyInterval) // most calls are over before the first ping
 		calls := cs.attending.waiting(address)
 		switch {
 		case len(calls) == 0:
 			return
 		case err == nil:
-			err = cs.ping(address)
+			err = cs.ping(address, pings)
 		}
 		if err == nil {
+			pings = patientPings
 			continue
 		}
+		pings = 1
 		if cs.ctx.Err() == nil {
 			cs.log.WithError(err).WithField("address", address).Warn("no sign of life")
 		}
@@ -87,8 +90,8 @@ func (cs *Chunkserver) watch(address string) {
 	}
 }
 
-// ping asks for a sign of life, more than once if there is merely no answer.
-func (cs *Chunkserver) ping(address string) error {
+// ping asks for a sign of life, a number of times if there is merely no answer.
+func (cs *Chunkserver) ping(address string, times int) error {
 	for n := 0; ; n++ {
 		late, err := cs.pingOnce(address, gfs.MemberSilence)
 		switch {
@@ -96,7 +99,7 @@ func (cs *Chunkserver) ping(address string) error {
 			return err
 		case cs.heldUp():
 			return nil
-		case n+1 == patientPings:
+		case n+1 == times:
 			return err
 		}
 	}
@@ -128,7 +131,7 @@ func (cs *Chunkserver) probe(servers []*pb.Server, done func(silent []string)) {
 	left := len(servers)
 	for _, s := range servers {
 		cs.around.Go(func() {
-			err := cs.ping(s.Address)
+			err := cs.ping(s.Address, patientPings)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

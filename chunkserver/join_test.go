@@ -176,3 +176,45 @@ func TestLearnerSurvivesARestart(t *testing.T) {
 		t.Error("the joiner holds other bytes")
 	}
 }
+
+// A joiner whose source has stopped gives up soon: mutations wait for it. The stop is known already to one that begins while
+// the first still waits.
+func TestJoinersWhoseSourceStoppedGiveUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	source := newMute(t, false).member()
+	var learners []gfs.Version
+	for i := range gfs.MaxServerJoins {
+		handle := gfs.ChunkHandle(7 + i)
+		version := r.create(handle, 0)
+		if _, err := r.clone(1, handle, version, 0); err != nil {
+			t.Fatal(err)
+		}
+		learners = append(learners, version)
+	}
+	type end struct {
+		err  error
+		took time.Duration
+	}
+	ends := make(chan end, len(learners))
+	for i, version := range learners {
+		if i > 0 {
+			<-time.After(gfs.MemberSilence * 6 / 5) // the source has been pinged once in vain
+		}
+		order := &pb.PrepareOrder{
+			Header: r.header(1), Handle: uint64(7 + i), Version: uint64(r.nextVersion()), FromVersion: uint64(version), Joiner: true, Source: source,
+		}
+		go func() {
+			began := time.Now()
+			err := r.order(1, messages.CommandPrepare, order, &pb.PrepareReply{})
+			ends <- end{err, time.Since(began)}
+		}()
+	}
+	for i := range learners {
+		e := <-ends
+		t.Logf("gave up after %v: %v", e.took, e.err)
+		if limit := gfs.JoinTimeout * 3 / 4; e.err == nil || e.took > limit {
+			t.Errorf("joiner %d: %v after %v, want an error within %v", i, e.err, e.took, limit)
+		}
+	}
+}

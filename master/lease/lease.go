@@ -350,7 +350,7 @@ func (c *Chunk) Want(waiter uint64, failedVersion gfs.Version, failedServer gfs.
 	default:
 		c.waiters = append(c.waiters, waiter)
 		if complains && c.underWay() {
-			c.episode.accuse(failedServer)
+			c.accuseAgain(failedServer)
 		}
 	}
 }
@@ -375,7 +375,7 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 			c.episode.client = accused
 		}
 	case c.underWay():
-		c.episode.accuse(accused)
+		c.accuseAgain(accused)
 	}
 }
 

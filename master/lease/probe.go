@@ -77,6 +77,17 @@ func (c *Chunk) primaryLost(why string, now time.Time) {
 	c.leaveOut(lost.process(), why)
 }
 
+// accuseAgain records a complaint that comes while an attempt is under way. One that is new, about a member that has
+// answered, is worth another attempt: it may have fallen silent since, and whoever brings it in would wait for it longer.
+func (c *Chunk) accuseAgain(server gfs.ServerID) {
+	known := c.episode.accused[server]
+	c.episode.accuse(server)
+	answered := slices.ContainsFunc(c.attempt.told, func(t told) bool { return t.replica.ID == server && t.answered && !t.joiner })
+	if c.phase == Preparing && answered && !known {
+		c.retry()
+	}
+}
+
 // askWitness asks the one member that is left whether it hears those that are missing. One that the master alone does not
 // hear is waited for; of the others the witness complains.
 func (c *Chunk) askWitness(s census) {
