@@ -59,6 +59,7 @@ type attempt struct {
 	members []placement.Server // from Logging on; chain order
 	joined  gfs.ServerID       // the joiner among members, empty if there is none
 	granted time.Time          // while Granting: the primary's last sign of life
+	excused Phase              // in which silence did not count once
 }
 
 // told is one replica that was asked to prepare.

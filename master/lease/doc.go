@@ -22,6 +22,7 @@
 //   - An attempt counts only if everyone who was told has answered, and as a sound member that holds the version
 //     which the attempt started from. Who is silent or not such a member is left out of a new attempt with a new
 //     number.
+//   - Silence is not counted once in each phase of an attempt if this process finds that it was held up itself.
 //   - A primary that says nothing of its Grant for GrantSilence, or does not end it in GrantTimeout, is left out of a
 //     new attempt.
 //   - A joiner is told in one attempt of a Join at most, and only when it lacks little. While the chunk is open that attempt

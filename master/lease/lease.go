@@ -32,6 +32,8 @@ const (
 	// ComplaintPause is how long after a client's complaint about a primary that did answer the master no other
 	// client's complaint moves the primary again.
 	ComplaintPause = 5 * time.Second
+	// lateTick is how late a Tick may be before nobody's silence counts that once: this process was held up itself.
+	lateTick = gfs.PrepareBusyInterval
 	// pollInterval is how often the registry is asked again during a grace.
 	pollInterval = 200 * time.Millisecond
 )
@@ -283,7 +285,8 @@ func (c *Chunk) phaseWake() time.Time {
 // Tick lets time pass.
 func (c *Chunk) Tick(now time.Time) {
 	c.tickJoin(now)
-	if wake := c.phaseWake(); wake.IsZero() || now.Before(wake) {
+	wake := c.phaseWake()
+	if wake.IsZero() || now.Before(wake) || now.Sub(wake) > lateTick && c.excuse(now) {
 		return
 	}
 	switch c.phase {

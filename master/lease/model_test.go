@@ -53,11 +53,6 @@ type modelMaster struct {
 	acting   bool
 }
 
-type modelGrant struct {
-	primary process
-	members []gfs.ServerID
-}
-
 type world struct {
 	t         *rapid.T
 	now       time.Time

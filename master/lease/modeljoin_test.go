@@ -10,6 +10,11 @@ import (
 
 // This file is the part of the model that has to do with joiners, what must hold of a grant, and wrong registries.
 
+type modelGrant struct {
+	primary process
+	members []gfs.ServerID
+}
+
 func (w *world) checkGrant(order Order) {
 	if _, granted := w.grants[order.Version]; granted {
 		w.t.Fatalf("%s is granted twice", order.Version)

@@ -77,6 +77,20 @@ func (c *Chunk) primaryLost(why string, now time.Time) {
 	c.leaveOut(lost.process(), why)
 }
 
+// excuse gives who is awaited its time once more, once in each phase of an attempt, and reports whether it did: what it said
+// may lie unread, for this process was held up.
+func (c *Chunk) excuse(now time.Time) bool {
+	a := &c.attempt
+	if c.phase != Preparing && c.phase != Granting || a.excused == c.phase {
+		return false
+	}
+	a.excused, a.granted = c.phase, now
+	for i := range a.told {
+		a.told[i].sign = now
+	}
+	return true
+}
+
 // accuseAgain records a complaint that comes while an attempt is under way. One that is new, about a member that has
 // answered, is worth another attempt: it may have fallen silent since, and whoever brings it in would wait for it longer.
 func (c *Chunk) accuseAgain(server gfs.ServerID) {
