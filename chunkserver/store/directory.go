@@ -137,19 +137,6 @@ func (d *directory) commit(changes ...change) error {
 	return gfs.Errorf(gfs.CodeUnavailable, "index in %s: %v; replace the disk", d.path, err)
 }
 
-// bootOf names the life of a directory's page cache: the kernel's boot and the mounted directory itself.
-func bootOf(path string) (string, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", fmt.Errorf("boot id: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return "", fmt.Errorf("data directory %s: %w", path, err)
-	}
-	return fmt.Sprintf("%s %d %d", strings.TrimSpace(string(id)), st.Dev, st.Ino), nil
-}
-
 // createExclusive makes an empty replica's two files. Leftovers of a deletion or creation that a crash cut short
 // are moved aside: the index knows of no replica here.
 func (d *directory) createExclusive(h gfs.ChunkHandle, stamp int64) (data, meta file, err error) {

@@ -29,7 +29,7 @@ type Config struct {
 	// OpenChunks bounds the closed chunks whose two files are kept open for reading. Zero: 512.
 	OpenChunks int
 	// Boot names the life of the page cache: what was written without fsync is there as long as it stays the
-	// same. Empty: the kernel's boot id with the directory's device and inode.
+	// same. Empty: the kernel's boot id with the directory's device, inode and mount.
 	Boot string
 	// Log gets what a person may want to know. Nil: nothing is logged.
 	Log *logrus.Entry
