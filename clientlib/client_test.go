@@ -239,6 +239,47 @@ func TestSyncReachesThePrimary(t *testing.T) {
 	}
 }
 
+// Power was lost everywhere between an acknowledgement and the Sync that it waits for: Sync says so, once. A chunk that only
+// has another version is none the worse.
+func TestSyncTellsOfALoss(t *testing.T) {
+	p := newPeers(t, 3)
+	file, err := p.connect().Create(t.Context(), "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for name, at := range map[string]struct{ lost, closed bool }{
+		"the chunk is open":                   {lost: true},
+		"it was closed since":                 {lost: true, closed: true},
+		"it only has other members":           {},
+		"it was closed with all that it held": {closed: true},
+	} {
+		if _, err := file.Append(t.Context(), []byte("record")); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		for _, c := range p.chunks {
+			if c.version = p.newVersion(); at.lost {
+				c.lost = c.version
+			}
+			c.open = !at.closed
+		}
+		p.mu.Unlock()
+		if err := file.Sync(t.Context()); errors.Is(err, ErrUnsyncedLost) != at.lost || (err != nil) != at.lost {
+			t.Errorf("%s: sync after a loss (%t): %v", name, at.lost, err)
+		}
+		if err := file.Sync(t.Context()); err != nil {
+			t.Errorf("%s: another sync: %v", name, err)
+		}
+		if _, err := file.Append(t.Context(), []byte("record")); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Sync(t.Context()); err != nil {
+			t.Errorf("%s: sync of what was written since: %v", name, err)
+		}
+	}
+}
+
 func TestOpenFlags(t *testing.T) {
 	p := newPeers(t, 3)
 	c := p.connect()

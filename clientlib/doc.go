@@ -25,7 +25,8 @@
 //
 // Nothing is durable in the client: what a File has queued is lost with the process. Write returns nil when data is
 // queued; it is acknowledged, and on every replica, once Sync, Close or WriteAt returned nil. An acknowledged append
-// has its offset.
+// has its offset. It outlives every process; power lost at all its replicas it outlives once Sync returned nil, or if the
+// file was made with Synced. Sync returns ErrUnsyncedLost, once, if power was lost before.
 //
 // # Errors
 //

@@ -28,6 +28,9 @@ var (
 	ErrBusy = gfs.ErrBusy
 	// ErrUnavailable means that who is needed does not answer; only after the library's own retries.
 	ErrUnavailable = gfs.ErrUnavailable
+	// ErrUnsyncedLost means that power was lost at every replica before what had been written there was synced: all or a
+	// part of it may be missing. Write it again, or find out what is there.
+	ErrUnsyncedLost = gfs.ErrUnsyncedLost
 )
 
 // errClientClosed is what calls get after Client.Close.

@@ -208,7 +208,8 @@ func (f *openFile) seek(p *patience, offset int64, whence int) (int64, error) {
 }
 
 // Sync waits until everything written before is acknowledged and durable (fsync) on every replica. It returns the
-// failure of an earlier queued Write.
+// failure of an earlier queued Write, and once ErrUnsyncedLost if power was lost at all replicas of a chunk before the
+// bytes were on disk: all or a part of what was written since the last Sync may be missing then.
 func (f *File) Sync(ctx context.Context) error {
 	if err := f.checkOpen(); err != nil {
 		return pathError("sync", f.name, err)

@@ -85,21 +85,36 @@ func (c *Client) chunkLength(p *patience, file gfs.FileID, index uint32) (length
 	}
 }
 
-// syncChunk makes every acknowledged mutation of the chunk durable on all its replicas.
-func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32) error {
+// syncChunk makes every acknowledged mutation of the chunk durable on all its replicas. since is the version in which the
+// first of them was acknowledged: ErrUnsyncedLost if power was lost at all replicas in a later one.
+func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32, since gfs.Version) error {
+	synced, exists, err := c.makeDurable(p, file, index)
+	if err != nil || !exists || synced == since {
+		return err
+	}
+	at, _, err := c.fetchLocations(p, file, index)
+	if err == nil && at.lost > since {
+		err = gfs.Errorf(gfs.CodeUnsyncedLost, "chunk %v of file %d, from byte %d on: what was written since version %s was not all synced before version %s",
+			at.handle, file, int64(index)*gfs.ChunkSize, since, at.lost)
+	}
+	return err
+}
+
+// makeDurable syncs what a chunk holds, in the version that it returns. Exists is false if a truncation has cut it away.
+func (c *Client) makeDurable(p *patience, file gfs.FileID, index uint32) (version gfs.Version, exists bool, err error) {
 	for {
 		at, exists, err := c.locate(p, file, index)
 		if err != nil {
-			return err
+			return 0, false, err
 		}
 		if exists && !at.open { // perhaps only when it was cached
 			at, exists, err = c.fetchLocations(p, file, index)
 			if err != nil {
-				return err
+				return 0, false, err
 			}
 		}
 		if !exists || !at.open {
-			return nil // a truncation has cut it away, or closing made it durable
+			return at.version, exists, nil // closing made it durable
 		}
 		err = gfs.Errorf(gfs.CodeUnavailable, "chunk %v is open for mutation and has no primary", at.handle)
 		if server, ok := at.primaryServer(); ok {
@@ -109,18 +124,18 @@ func (c *Client) syncChunk(p *patience, file gfs.FileID, index uint32) error {
 				err = gfs.FromCode(gfs.Code(reply.GetCode()), reply.GetDetail())
 			}
 			if err == nil {
-				return nil
+				return at.version, true, nil
 			}
 			if isFault(err) {
 				c.unreachable(p, at, server, err)
 			}
 		}
 		if actionFor(err) == gfs.GiveUp {
-			return err
+			return 0, false, err
 		}
 		c.locations.drop(file, at)
 		if err := p.pause(err); err != nil {
-			return err
+			return 0, false, err
 		}
 	}
 }

@@ -27,12 +27,14 @@ type location struct {
 	open     bool
 	primary  gfs.ServerID
 	replicas []Server
+	// lost is the version before which unsynced mutations may be lost. Only fetchLocations knows it.
+	lost gfs.Version
 }
 
 // newLocation checks what the master said.
 func newLocation(m *pb.ChunkLocation) (location, error) {
 	l := location{index: m.GetIndex(), handle: gfs.ChunkHandle(m.GetHandle()), version: gfs.Version(m.GetVersion()),
-		length: m.GetLength(), open: m.GetOpen(), primary: gfs.ServerID(m.GetPrimary())}
+		length: m.GetLength(), open: m.GetOpen(), primary: gfs.ServerID(m.GetPrimary()), lost: gfs.Version(m.GetLostBefore())}
 	if l.handle == 0 || l.index >= gfs.MaxFileChunks || l.length < 0 || l.length > gfs.ChunkSize {
 		return location{}, gfs.Errorf(gfs.CodeInternal, "the master placed chunk %v with length %d at index %d", l.handle, l.length, l.index)
 	}

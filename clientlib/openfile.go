@@ -2,6 +2,7 @@ package clientlib
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -36,15 +37,16 @@ type openFile struct {
 	mu       sync.Mutex // before it may come a stream's lock, behind it none
 	streams  map[uint32]*stream
 	appender *stream
-	failure  error           // the first failed Write: sticky
-	unsynced map[uint32]bool // chunks with mutations that no Sync has covered
+	failure  error // the first failed Write: sticky
+	// unsynced are the chunks with mutations that no Sync has covered, with the version in which the first was acknowledged.
+	unsynced map[uint32]gfs.Version
 	closed   bool
 }
 
 func newOpenFile(c *Client, name string, flag int, status *pb.FileStatus) *openFile {
 	f := &openFile{client: c, name: name, id: gfs.FileID(status.GetFileId()), flag: flag, synced: status.GetSynced(),
 		room: room{size: gfs.ClientWindowBytes}, turn: make(turn, 1),
-		streams: make(map[uint32]*stream), unsynced: make(map[uint32]bool)}
+		streams: make(map[uint32]*stream), unsynced: make(map[uint32]gfs.Version)}
 	f.life, f.end = context.WithCancel(c.life)
 	f.ahead.file = f
 	f.chunks.Store(status.GetChunks())
@@ -109,11 +111,13 @@ func (f *openFile) failed() error {
 	return f.failure
 }
 
-// touched notes that a mutation of the chunk at index was acknowledged, for Sync.
-func (f *openFile) touched(index uint32) {
+// touched notes that a mutation of the chunk at index was acknowledged in a version, for Sync.
+func (f *openFile) touched(index uint32, version gfs.Version) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.unsynced[index] = true
+	if first, touched := f.unsynced[index]; !touched || version < first {
+		f.unsynced[index] = version
+	}
 }
 
 // exists notes that the file has a chunk at index.
@@ -225,16 +229,20 @@ func (f *openFile) sync(p *patience) error {
 		return err
 	}
 	f.mu.Lock()
-	covered := slices.Sorted(maps.Keys(f.unsynced))
+	unsynced := maps.Clone(f.unsynced)
 	clear(f.unsynced)
 	f.mu.Unlock()
 	if f.synced {
 		return nil // as every acknowledgement was
 	}
-	for i, index := range covered {
-		if err := f.client.syncChunk(p, f.id, index); err != nil {
-			for _, left := range covered[i:] {
-				f.touched(left)
+	for _, index := range slices.Sorted(maps.Keys(unsynced)) {
+		err := f.client.syncChunk(p, f.id, index, unsynced[index])
+		if err == nil || errors.Is(err, gfs.ErrUnsyncedLost) {
+			delete(unsynced, index) // a loss is told once, as the kernel tells a failed fsync
+		}
+		if err != nil {
+			for left, version := range unsynced {
+				f.touched(left, version)
 			}
 			return err
 		}

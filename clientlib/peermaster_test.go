@@ -122,7 +122,7 @@ func (p *peers) answer(op string, data []byte) (proto.Message, error) {
 }
 
 func (p *peers) locationOf(index int, c *peerChunk) *pb.ChunkLocation {
-	at := &pb.ChunkLocation{Index: uint32(index), Handle: uint64(c.handle), Version: uint64(c.version), Open: c.open}
+	at := &pb.ChunkLocation{Index: uint32(index), Handle: uint64(c.handle), Version: uint64(c.version), Open: c.open, LostBefore: uint64(c.lost)}
 	if !c.open {
 		at.Length = int64(len(c.data))
 	} else {

@@ -57,6 +57,7 @@ type peerNode struct {
 type peerChunk struct {
 	handle  gfs.ChunkHandle
 	version gfs.Version
+	lost    gfs.Version // as in location
 	open    bool
 	members []*peerServer // the primary first
 	data    []byte

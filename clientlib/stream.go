@@ -224,7 +224,7 @@ func (s *stream) replied(to *target, generation uint64, m *mutation, reply *pb.M
 		s.progressed = true
 		end := reply.GetOffset() + int64(len(m.data.data))
 		s.file.client.locations.saw(s.file.id, to.at, end)
-		s.file.touched(to.at.index)
+		s.file.touched(to.at.index, to.at.version)
 		if n := to.next.add(len(m.data.data), to.at.index, time.Now()); n > 0 {
 			s.file.reserve(to.at.index, n)
 		}

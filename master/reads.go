@@ -96,5 +96,9 @@ func locate(s *namespaceShell, r *bus.Request, request *pb.LocateRequest) {
 		r.Fail(err)
 		return
 	}
-	s.registry.Send(locateChunks{request: r, chunks: chunks, first: first, total: total})
+	lost := make([]gfs.Version, len(chunks))
+	for i, chunk := range chunks {
+		lost[i] = s.view().LostBefore(chunk.Handle)
+	}
+	s.registry.Send(locateChunks{request: r, chunks: chunks, lost: lost, first: first, total: total})
 }

@@ -245,6 +245,7 @@ func (c chooseServers) Do(s *registryShell) {
 type locateChunks struct {
 	request *bus.Request
 	chunks  []namespace.Chunk
+	lost    []gfs.Version // by chunk: see namespace.View.LostBefore
 	first   int
 	total   int
 }
@@ -252,7 +253,9 @@ type locateChunks struct {
 func (c locateChunks) Do(s *registryShell) {
 	reply := &pb.LocateReply{FileChunks: uint32(c.total)}
 	for i, chunk := range c.chunks {
-		reply.Chunks = append(reply.Chunks, s.locate(uint32(c.first+i), chunk))
+		location := s.locate(uint32(c.first+i), chunk)
+		location.LostBefore = uint64(c.lost[i])
+		reply.Chunks = append(reply.Chunks, location)
 	}
 	c.request.Reply(reply)
 }

@@ -441,7 +441,7 @@ func (c *Chunk) choose() {
 	a.primary, a.members = primary.member(), placement.Chain(members, primary.replica.ID)
 	c.phase = Logging
 	c.out.Record = &pb.Record{Command: &pb.Record_ConfigureChunk{ConfigureChunk: &pb.ConfigureChunk{
-		Handle: uint64(c.cfg.Handle), FromVersion: uint64(c.logged.Version), Version: uint64(a.version), Members: uint32(len(a.members)), Open: true,
+		Handle: uint64(c.cfg.Handle), FromVersion: uint64(c.logged.Version), Version: uint64(a.version), Members: uint32(len(a.members)), Open: true, UnsyncedLost: a.suspect,
 	}}}
 }
 

@@ -209,7 +209,11 @@ func (s *script) describe(out Outputs) string {
 		case *pb.Record_PlaceChunk:
 			fmt.Fprintf(&b, "record place file %d index %d version %s members %d\n", r.PlaceChunk.FileId, r.PlaceChunk.Index, gfs.Version(r.PlaceChunk.Version), r.PlaceChunk.Members)
 		case *pb.Record_ConfigureChunk:
-			fmt.Fprintf(&b, "record configure %s from %s members %d open %t\n", gfs.Version(r.ConfigureChunk.Version), gfs.Version(r.ConfigureChunk.FromVersion), r.ConfigureChunk.Members, r.ConfigureChunk.Open)
+			fmt.Fprintf(&b, "record configure %s from %s members %d open %t", gfs.Version(r.ConfigureChunk.Version), gfs.Version(r.ConfigureChunk.FromVersion), r.ConfigureChunk.Members, r.ConfigureChunk.Open)
+			if r.ConfigureChunk.UnsyncedLost {
+				b.WriteString(" unsynced lost")
+			}
+			b.WriteString("\n")
 		case *pb.Record_CloseChunk:
 			fmt.Fprintf(&b, "record close %s length %d\n", gfs.Version(r.CloseChunk.Version), r.CloseChunk.Length)
 		}

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"encoding/binary"
 	"iter"
 	"slices"
 
@@ -70,8 +71,26 @@ func (s *State) configureChunk(r *pb.ConfigureChunk) Outcome {
 		return failed(gfs.Errorf(gfs.CodeInvalid, "chunk %s: version %s is not above the logged %s", handle, version, old.version))
 	}
 	s.table.set(s.edit, handle, newRow(version, old.file, old.length(), int(r.GetMembers()), r.GetOpen(), int(old.references)))
+	if r.GetUnsyncedLost() {
+		s.lose(handle, version)
+	}
 	c, _ := s.chunk(handle)
 	return Outcome{Chunk: c}
+}
+
+// lose remembers that what was acknowledged in versions of a chunk before one, and not synced, may be missing. Who wrote it
+// has to hear of that when it asks for it to be synced, whenever that is.
+func (s *State) lose(handle gfs.ChunkHandle, before gfs.Version) {
+	s.put(lossKey(handle), binary.BigEndian.AppendUint64(nil, uint64(before)))
+}
+
+// lostBefore is the version that lose was last told, 0 if nothing of the chunk was ever lost.
+func (m *image) lostBefore(handle gfs.ChunkHandle) gfs.Version {
+	value, found := m.entries.get(lossKey(handle))
+	if !found {
+		return 0
+	}
+	return gfs.Version(number(value, 0))
 }
 
 // closeChunk records a chunk's length and that no mutation is under way, if the logged version still is the

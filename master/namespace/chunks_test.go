@@ -154,3 +154,46 @@ func TestHandlesThatAreGoneTakeNoMemory(t *testing.T) {
 		t.Errorf("through a checkpoint: %v", err)
 	}
 }
+
+// A loss is remembered with its chunk: through other configurations and a checkpoint, in the copy that a truncation puts in
+// the chunk's place, and no longer than the chunk.
+func TestALossIsRememberedWithItsChunk(t *testing.T) {
+	s := begun(t)
+	id := create(t, s, "/f")
+	mustApply(t, s, &pb.Record{Command: &pb.Record_ReserveHandles{ReserveHandles: &pb.ReserveHandles{Count: 10}}})
+	version := func(n uint32) gfs.Version { return gfs.NewVersion(1, n) }
+	mustApply(t, s, &pb.Record{Command: &pb.Record_PlaceChunk{PlaceChunk: &pb.PlaceChunk{FileId: uint64(id), Handle: 1, Version: uint64(version(1)), Members: 3}}})
+	for n := uint32(2); n < 5; n++ {
+		mustApply(t, s, &pb.Record{Command: &pb.Record_ConfigureChunk{ConfigureChunk: &pb.ConfigureChunk{
+			Handle: 1, FromVersion: uint64(version(n - 1)), Version: uint64(version(n)), Members: 1, Open: true, UnsyncedLost: n == 3,
+		}}})
+	}
+	want := func(h gfs.ChunkHandle, before gfs.Version) {
+		t.Helper()
+		view := s.View()
+		if got := view.LostBefore(h); got != before {
+			t.Errorf("chunk %s lost what was written before %s, want %s", h, got, before)
+		}
+		if err := view.Verify(); err != nil {
+			t.Error(err)
+		}
+	}
+	want(1, version(3))
+	var err error
+	if s, err = Load(replay(pagesOf(t, s.View()))); err != nil {
+		t.Fatal(err)
+	}
+	want(1, version(3))
+	mustApply(t, s, &pb.Record{Command: &pb.Record_CloseChunk{CloseChunk: &pb.CloseChunk{Handle: 1, Version: uint64(version(4)), Length: 100}}})
+	need, err := s.View().Truncation(nil, &pb.Truncate{FileId: uint64(id), Size: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replacement := replacing(need.Replace, 2)
+	replacement.Version = uint64(version(5))
+	mustApply(t, s, truncating(id, 50, replacement))
+	want(1, 0)
+	want(2, version(3))
+	mustApply(t, s, removing("/f", false, true))
+	want(2, 0)
+}

@@ -19,6 +19,7 @@
 //     removal of a whole tree changes one entry.
 //   - every inode but the root's has exactly one of: a directory entry, a place in the trash, a place in the queue
 //     of what is being dropped.
+//   - a chunk that lost what was not synced has an entry that says before which version that was.
 //   - a session remembers the outcomes of its latest mutations, so that a retry gets the first one.
 //
 // The chunk table (chunktable.go) is a paged array by handle: version, number of members, open, length, references.

@@ -28,6 +28,8 @@ func (l *loader) entry(key, value []byte) error {
 		ok = l.dirent(key, value)
 	case kindInode:
 		ok = l.inode(key, value)
+	case kindLoss:
+		ok = len(key) == 9 && len(value) == 8 && number(value, 0) != 0
 	case kindQueue:
 		d := decoder{rest: value}
 		l.given += int(d.uvarint(gfs.MaxFileChunks))

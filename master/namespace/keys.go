@@ -13,6 +13,7 @@ const (
 	kindAnswer  = 'a' // session, sequence → the remembered outcome
 	kindDirent  = 'd' // directory, name → id of the file or directory
 	kindInode   = 'i' // id → attributes, chunks
+	kindLoss    = 'l' // chunk → the version from which on what was not synced before may be missing
 	kindQueue   = 'q' // id → how many of the chunks are gone: files and directories being dropped
 	kindRuns    = 'r' // file, index behind the last chunk → earlier chunks of a large file
 	kindSession = 's' // session → when it was last active, what is remembered
@@ -33,6 +34,10 @@ func inodeKey(id gfs.FileID) []byte {
 func direntKey(parent gfs.FileID, name string) []byte {
 	key := binary.BigEndian.AppendUint64(append(make([]byte, 0, keyRoom), kindDirent), uint64(parent))
 	return append(key, name...)
+}
+
+func lossKey(h gfs.ChunkHandle) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, keyRoom), kindLoss), uint64(h))
 }
 
 func nameKey(number int) []byte {

@@ -274,6 +274,7 @@ func (s *State) release(h gfs.ChunkHandle) {
 	if r.references == 0 {
 		r = row{version: goneVersion}
 		s.counts.Chunks--
+		s.remove(lossKey(h))
 		s.drops.add(s.clock, 1)
 		s.dropped = append(s.dropped, h)
 	}

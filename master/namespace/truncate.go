@@ -128,6 +128,7 @@ func (s *State) truncate(c caller, r *pb.Truncate) (*pb.FileStatus, error) {
 		}
 		keep--
 	}
+	before := s.lostBefore(p.Replace.Handle)
 	if err := s.cut(p.File, n, keep); err != nil {
 		return nil, err
 	}
@@ -135,6 +136,9 @@ func (s *State) truncate(c caller, r *pb.Truncate) (*pb.FileStatus, error) {
 		handle := gfs.ChunkHandle(replacement.GetHandle())
 		s.table.set(s.edit, handle, newRow(gfs.Version(replacement.GetVersion()), p.File, p.Length, int(replacement.GetMembers()), false, 1))
 		s.counts.Chunks++
+		if before != 0 {
+			s.lose(handle, before)
+		}
 		n.add(handle)
 		s.spill(p.File, n)
 	}

@@ -15,7 +15,7 @@ func (v *View) Verify() error {
 	c := verifier{View: v, held: map[gfs.FileID]int{gfs.RootID: 1}, references: map[gfs.ChunkHandle]int{}, segments: map[gfs.FileID]int{},
 		answers: map[uint64]int{}, gone: map[gfs.FileID]int{}}
 	// Queue and segments come after the inodes that need them, so these kinds are read first.
-	for _, kind := range [...]byte{kindQueue, kindRuns, kindAnswer, kindDirent, kindTrash, kindInode, kindSession, kindUndo} {
+	for _, kind := range [...]byte{kindQueue, kindRuns, kindAnswer, kindDirent, kindTrash, kindInode, kindSession, kindUndo, kindLoss} {
 		for key, value := range v.entries.prefixed([]byte{kind}) {
 			if err := c.entry(key, value); err != nil {
 				return fmt.Errorf("entry %.40x: %w", key, err)
@@ -64,6 +64,11 @@ func (c *verifier) entry(key, value []byte) error {
 		delete(c.answers, number(key, 1))
 	case kindUndo:
 		c.undos++
+	case kindLoss:
+		h := gfs.ChunkHandle(number(key, 1))
+		if r := c.table.get(h); !r.live() || gfs.Version(number(value, 0)) > r.version {
+			return fmt.Errorf("chunk %s lost what was written before version %s, its version is %s, references %d", h, gfs.Version(number(value, 0)), r.version, r.references)
+		}
 	}
 	return nil
 }

@@ -180,6 +180,10 @@ func (v *View) FileChunks(file gfs.FileID, first, count int) (chunks []Chunk, to
 // Chunk is what the log knows of a chunk; false if no file has it.
 func (v *View) Chunk(h gfs.ChunkHandle) (Chunk, bool) { return v.chunk(h) }
 
+// LostBefore is the version of a chunk before which writes that were acknowledged and not synced may be lost, since power
+// was lost at all its replicas then; 0 if that never was so.
+func (v *View) LostBefore(h gfs.ChunkHandle) gfs.Version { return v.lostBefore(h) }
+
 // Chunks iterates over all chunks with handles from from on, in order of handles.
 func (v *View) Chunks(from gfs.ChunkHandle) iter.Seq[Chunk] { return v.sweep(from, false) }
 

@@ -43,6 +43,7 @@ const (
 	CodeInternal
 	CodeInUse
 	CodeTooFewServers
+	CodeUnsyncedLost
 	codeCount
 )
 
@@ -100,6 +101,9 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrTooFewServers means that fewer chunkservers are up than a chunk wants replicas. It is an ErrUnavailable.
 	ErrTooFewServers = errors.New("too few chunkservers")
+	// ErrUnsyncedLost means that power was lost at every replica before what had been written there was synced: all or a
+	// part of it may be missing. Write it again, or find out what is there.
+	ErrUnsyncedLost = errors.New("power was lost before unsynced writes were on disk")
 	// ErrInternal is a bug or an error that has no code.
 	ErrInternal = errors.New("internal error")
 )
@@ -143,6 +147,7 @@ var errorTable = [codeCount]errorRow{
 	CodeInternal:         {"internal", ErrInternal, nil, GiveUp},
 	CodeInUse:            {"in_use", ErrInUse, nil, GiveUp},
 	CodeTooFewServers:    {"too_few_servers", ErrTooFewServers, ErrUnavailable, Retry},
+	CodeUnsyncedLost:     {"unsynced_lost", ErrUnsyncedLost, syscall.EIO, GiveUp},
 }
 
 func (c Code) row() errorRow {

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 10217c40885333caf50bcdbc6e4ac83655f7e672cb49da05101cca4da81ed0fd
+// sha256: 6b27553cd90957a5b3efe82053b34928927f7eee3c6513ba9eb562616784ed30
 
 package pb
 
@@ -141,10 +141,11 @@ type ChunkLocation struct {
 	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // within the file
 	Handle        uint64                 `protobuf:"fixed64,2,opt,name=handle,proto3" json:"handle,omitempty"`
 	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"`
-	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`    // as of the last close
-	Open          bool                   `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`        // open for mutation: the primary knows the true length
-	Primary       string                 `protobuf:"bytes,6,opt,name=primary,proto3" json:"primary,omitempty"`   // server id; empty when nobody holds the lease
-	Replicas      []*Server              `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"` // the good ones; in a lease reply the members in chain order, primary first
+	Length        int64                  `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`                            // as of the last close
+	Open          bool                   `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`                                // open for mutation: the primary knows the true length
+	Primary       string                 `protobuf:"bytes,6,opt,name=primary,proto3" json:"primary,omitempty"`                           // server id; empty when nobody holds the lease
+	Replicas      []*Server              `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`                         // the good ones; in a lease reply the members in chain order, primary first
+	LostBefore    uint64                 `protobuf:"fixed64,8,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"` // in LocateReply: what was acknowledged in an older version and not synced may be lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +227,13 @@ func (x *ChunkLocation) GetReplicas() []*Server {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *ChunkLocation) GetLostBefore() uint64 {
+	if x != nil {
+		return x.LostBefore
+	}
+	return 0
 }
 
 type LocateRequest struct {
@@ -1851,7 +1859,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04rack\x18\x03 \x01(\tR\x04rack\"\xcb\x01\n" +
+	"\x04rack\x18\x03 \x01(\tR\x04rack\"\xec\x01\n" +
 	"\rChunkLocation\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
@@ -1859,7 +1867,9 @@ const file_chunk_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x12\n" +
 	"\x04open\x18\x05 \x01(\bR\x04open\x12\x18\n" +
 	"\aprimary\x18\x06 \x01(\tR\aprimary\x12,\n" +
-	"\breplicas\x18\a \x03(\v2\x10.cairn.v1.ServerR\breplicas\"\x8f\x01\n" +
+	"\breplicas\x18\a \x03(\v2\x10.cairn.v1.ServerR\breplicas\x12\x1f\n" +
+	"\vlost_before\x18\b \x01(\x06R\n" +
+	"lostBefore\"\x8f\x01\n" +
 	"\rLocateRequest\x12.\n" +
 	"\bidentity\x18\x01 \x01(\v2\x12.cairn.v1.IdentityR\bidentity\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x06R\x06fileId\x12\x1f\n" +

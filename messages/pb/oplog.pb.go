@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: oplog.proto
-// sha256: 5f210a4283ddece20024415fccfa2273594a9163f196aae941837330506f0f64
+// sha256: 53d0c8580970fcf82bc5e9183a3e6c8afd3d4b555b80d164204f995a840d07fd
 
 package pb
 
@@ -394,6 +394,7 @@ type ConfigureChunk struct {
 	Version       uint64                 `protobuf:"fixed64,3,opt,name=version,proto3" json:"version,omitempty"`
 	Members       uint32                 `protobuf:"varint,4,opt,name=members,proto3" json:"members,omitempty"`
 	Open          bool                   `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`
+	UnsyncedLost  bool                   `protobuf:"varint,6,opt,name=unsynced_lost,json=unsyncedLost,proto3" json:"unsynced_lost,omitempty"` // power was lost at all replicas: what was not synced may be missing from this version on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +460,13 @@ func (x *ConfigureChunk) GetMembers() uint32 {
 func (x *ConfigureChunk) GetOpen() bool {
 	if x != nil {
 		return x.Open
+	}
+	return false
+}
+
+func (x *ConfigureChunk) GetUnsyncedLost() bool {
+	if x != nil {
+		return x.UnsyncedLost
 	}
 	return false
 }
@@ -761,13 +769,14 @@ const file_oplog_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06handle\x18\x03 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x06R\aversion\x12\x18\n" +
-	"\amembers\x18\x05 \x01(\rR\amembers\"\x93\x01\n" +
+	"\amembers\x18\x05 \x01(\rR\amembers\"\xb8\x01\n" +
 	"\x0eConfigureChunk\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12!\n" +
 	"\ffrom_version\x18\x02 \x01(\x06R\vfromVersion\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x06R\aversion\x12\x18\n" +
 	"\amembers\x18\x04 \x01(\rR\amembers\x12\x12\n" +
-	"\x04open\x18\x05 \x01(\bR\x04open\"V\n" +
+	"\x04open\x18\x05 \x01(\bR\x04open\x12#\n" +
+	"\runsynced_lost\x18\x06 \x01(\bR\funsyncedLost\"V\n" +
 	"\n" +
 	"CloseChunk\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
