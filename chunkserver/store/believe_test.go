@@ -74,3 +74,54 @@ func TestBelieve(t *testing.T) {
 		})
 	}
 }
+
+// What is left of a suspect ends where a piece ended, though the block that does not match is not the last: half a record
+// must never be seen.
+func TestBelieveLeavesNoHalfRecord(t *testing.T) {
+	const synced, second, third = 1000, 1000 + gfs.BlockSize + 500, 4*gfs.BlockSize + 77
+	for name, at := range map[string]struct {
+		flipped, length int64
+	}{
+		"in the last block":        {4*gfs.BlockSize + 10, second},
+		"in a block of the third":  {2*gfs.BlockSize + 5, second},
+		"where the third begins":   {second + 20, synced},
+		"where the second ends":    {second - 20, synced},
+		"where the second begins":  {synced + 1, synced},
+		"behind a whole first one": {gfs.BlockSize + 1, synced},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStore(t, Config{Dirs: []string{dir}, Boot: "one"})
+			data := noise(1, third)
+			r := filled(t, s, 1, data[:synced])
+			must(t, r.Sync())
+			for i, end := range []int64{second, third} {
+				begin := r.Status().Length
+				must(t, r.WriteAt(begin, data[begin:end], nil))
+				must(t, r.Advance(Progress{Length: end, Appends: []mutation.Append{appendOf(1, uint64(i+2), begin, end-begin)}}))
+			}
+			path := s.dirs[0].chunkPath(1)
+			must(t, s.Close())
+			flip(t, path, at.flipped)
+			s = openStore(t, Config{Dirs: []string{dir}, Boot: "two"})
+			r, err := s.Get(1)
+			must(t, err)
+			must(t, r.Promise(v(2), v(1), false))
+			_, err = r.Believe()
+			must(t, err)
+			if got := r.Status().Length; got != at.length {
+				t.Fatalf("%d bytes are left, want %d", got, at.length)
+			}
+			if bad, err := r.VerifyAll(); err != nil || len(bad) > 0 {
+				t.Errorf("blocks %v do not match, %v", bad, err)
+			}
+			for block := range blockCount(at.length) {
+				got, err := r.Block(make([]byte, gfs.BlockSize), uint32(block))
+				must(t, err)
+				if from := block * gfs.BlockSize; !bytes.Equal(got, data[from:from+len(got)]) {
+					t.Errorf("block %d differs from what was written", block)
+				}
+			}
+		})
+	}
+}

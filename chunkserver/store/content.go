@@ -26,7 +26,8 @@ type content struct {
 	// Below the length. Guarded by Replica.mu; written with Replica.write held as well.
 	sums        sums
 	overwritten blockSet // since the chunk was opened for mutation
-	history     []tail   // lengths before the present one, as found at a restart
+	history     []tail   // lengths before the present one in its block, as found at a restart
+	lengths     []int64  // all lengths that the log went through, as found at a restart
 	// overwrites counts the times that bytes readers may read were changed, before each: a reader that finds the
 	// count as it was need not have kept writers out.
 	overwrites atomic.Uint64

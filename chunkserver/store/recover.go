@@ -30,7 +30,7 @@ func (r *Replica) recover(powerLost bool) error {
 	}
 	defer c.dropRoom()
 	c.prepare()
-	c.history = slices.Clone(p.tails)
+	c.history, c.lengths = slices.Clone(p.tails), p.lengths
 	c.log.synced = unknownSynced
 	r.content, r.pinned = c, true
 	if r.row.redo {

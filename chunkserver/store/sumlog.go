@@ -114,6 +114,8 @@ type replay struct {
 	// tails are the lengths that the log went through in the block of the last one, oldest first: what a torn
 	// last block may be cut back to after a loss of power.
 	tails []tail
+	// lengths are all the lengths that the log went through, oldest first: where whole pieces end.
+	lengths []int64
 	// damaged means that sound records follow after one that is not: not a torn write but rot, and what was
 	// acknowledged may be missing.
 	damaged bool
@@ -160,9 +162,12 @@ func (p *replay) fulfil() {
 	p.outstanding = p.outstanding[:0]
 }
 
-// remember keeps the present length among the tails, and of those only the ones in its block.
+// remember keeps the present length among the lengths and the tails, and of the tails only the ones in its block.
 func (p *replay) remember() {
 	s := p.sums
+	if n := len(p.lengths); n == 0 || p.lengths[n-1] != s.length {
+		p.lengths = append(p.lengths, s.length)
+	}
 	if len(p.tails) > 0 && p.tails[0].length/gfs.BlockSize != s.length/gfs.BlockSize {
 		p.tails = p.tails[:0]
 	}
