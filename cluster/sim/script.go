@@ -88,112 +88,143 @@ const (
 
 // Plan draws the script of a seed.
 func Plan(seed uint64) Script {
-	r := rand.New(rand.NewPCG(seed, 0xfa17))
-	s := Script{Seed: seed}
-	server := func() string { return fmt.Sprintf("cs%d", r.IntN(s.servers())) }
-	add := func(at time.Duration, verb string, arguments ...any) {
-		step := Step{At: at.Truncate(time.Microsecond), Verb: verb}
-		for _, a := range arguments {
-			step.Arguments = append(step.Arguments, fmt.Sprint(a))
-		}
-		s.Steps = append(s.Steps, step)
-	}
-	if r.IntN(3) == 0 {
-		add(0, "faults", []int{20, 50, 200}[r.IntN(3)])
+	p := planner{Rand: rand.New(rand.NewPCG(seed, 0xfa17)), script: Script{Seed: seed}}
+	if p.IntN(3) == 0 {
+		p.add(0, "faults", []int{20, 50, 200}[p.IntN(3)])
 	}
 	first, within := faultBegin, (faultEnd-faultBegin)*3/4
-	if r.IntN(2) == 0 { // all at once
-		first += time.Duration(r.Int64N(int64(within)))
+	if p.IntN(2) == 0 { // all at once
+		first += time.Duration(p.Int64N(int64(within)))
 		within = 700 * time.Millisecond
 	}
-	for range 1 + r.IntN(8) {
-		at := first + time.Duration(r.Int64N(int64(within)))
-		ms := 20 + r.IntN(1500)
-		switch r.IntN(13) {
-		case 0, 1, 2:
-			victim := server()
-			if r.IntN(2) == 0 {
-				add(at, "crash", victim)
-			} else {
-				add(at, "crash", victim, 1+r.IntN(40))
-			}
-			if r.IntN(5) > 0 {
-				if r.IntN(3) == 0 {
-					ms = 5 + r.IntN(50)
-				}
-				add(at+time.Duration(ms)*2*time.Millisecond, "start", victim)
-			}
-		case 3, 4:
-			if r.IntN(4) == 0 {
-				ms *= 4
-			}
-			add(at, "stop", server(), ms)
-		case 5:
-			add(at, "slow", server())
-		case 6:
-			add(at, "cut", server(), server(), ms)
-		case 7:
-			who := []string{"m0", "m1", "clients", server()}[r.IntN(4)]
-			if r.IntN(2) == 0 {
-				add(at, "deaf", server(), who, ms)
-			} else {
-				add(at, "deaf", who, server(), ms)
-			}
-		case 8:
-			add(at, "cut", []string{"m0", "m1", "clients"}[r.IntN(3)], server(), ms)
-		case 9:
-			add(at, "break", server(), server())
-		case 10:
-			add(at, "lead", fmt.Sprintf("m%d", r.IntN(2)))
-		case 11:
-			add(at, "lose", server(), server())
-		case 12:
-			m := fmt.Sprintf("m%d", r.IntN(2))
-			add(at, "crash", m)
-			add(at+time.Duration(ms)*time.Millisecond, "start", m)
-		}
+	for range 1 + p.IntN(8) {
+		p.fault(first + time.Duration(p.Int64N(int64(within))))
 	}
-	at := first + time.Duration(r.Int64N(int64(within)))
-	soon := func(ms int) time.Duration { return at + time.Duration(r.IntN(ms*1000))*time.Microsecond }
-	switch victim, other := server(), server(); r.IntN(8) {
-	case 0: // a primary is held up while others go on, and what it had sent comes late
-		add(at, "late", victim, other, 500+r.IntN(2500))
-		add(at, "break", victim, server())
-		add(soon(80), "stop", victim, 350+r.IntN(3000))
-		add(soon(150), "lead", fmt.Sprintf("m%d", r.IntN(2)))
-	case 1: // a process gets what was meant for the one before
-		add(at-50*time.Millisecond, "echo", victim, 100+r.IntN(1500))
-		add(at, "break", victim, server())
-		add(soon(200), "crash", victim)
-		add(soon(200)+200*time.Millisecond, "start", victim)
-	case 2: // processes end again and again in the middle of what they do
-		victims := []string{victim}
-		if r.IntN(2) == 0 {
-			for i := range s.servers() {
-				victims = append(victims, fmt.Sprintf("cs%d", i))
-			}
-		}
-		for range 5 {
-			pause := time.Duration(100+r.IntN(300)) * time.Millisecond
-			for _, name := range victims {
-				add(at, "crash", name, 1+r.IntN(12))
-				add(at+pause, "start", name)
-			}
-			at += pause + time.Duration(50+r.IntN(400))*time.Millisecond
-		}
+	p.coincidence(first + time.Duration(p.Int64N(int64(within))))
+	if p.IntN(8) == 0 {
+		p.outages(faultBegin + time.Duration(p.Int64N(int64(faultEnd-faultBegin)*3/4)))
 	}
-	if r.IntN(8) == 0 {
-		at := faultBegin + time.Duration(r.Int64N(int64(faultEnd-faultBegin)*3/4))
-		for range 1 + r.IntN(5) {
-			victim := server()
-			add(at, "power", victim)
-			add(at+time.Duration(20+r.IntN(3000))*time.Millisecond, "start", victim)
-			at += time.Duration(r.IntN(4)*r.IntN(300)) * time.Millisecond
-		}
-	}
+	s := p.script
 	s.Steps = slices.DeleteFunc(s.Steps, func(step Step) bool { return step.At >= faultEnd }) // all is healed by then
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 	return s
+}
+
+// planner draws a script. What is drawn in which order decides what a seed means.
+type planner struct {
+	*rand.Rand
+	script Script
+}
+
+func (p *planner) add(at time.Duration, verb string, arguments ...any) {
+	step := Step{At: at.Truncate(time.Microsecond), Verb: verb}
+	for _, a := range arguments {
+		step.Arguments = append(step.Arguments, fmt.Sprint(a))
+	}
+	p.script.Steps = append(p.script.Steps, step)
+}
+
+func (p *planner) server() string { return fmt.Sprintf("cs%d", p.IntN(p.script.servers())) }
+func (p *planner) master() string { return fmt.Sprintf("m%d", p.IntN(2)) }
+
+// fault adds one fault of any kind.
+func (p *planner) fault(at time.Duration) {
+	ms := 20 + p.IntN(1500)
+	switch p.IntN(13) {
+	case 0, 1, 2:
+		p.crash(at, ms)
+	case 3, 4:
+		if p.IntN(4) == 0 {
+			ms *= 4
+		}
+		p.add(at, "stop", p.server(), ms)
+	case 5:
+		p.add(at, "slow", p.server())
+	case 6:
+		p.add(at, "cut", p.server(), p.server(), ms)
+	case 7:
+		who := []string{"m0", "m1", "clients", p.server()}[p.IntN(4)]
+		if p.IntN(2) == 0 {
+			p.add(at, "deaf", p.server(), who, ms)
+		} else {
+			p.add(at, "deaf", who, p.server(), ms)
+		}
+	case 8:
+		p.add(at, "cut", []string{"m0", "m1", "clients"}[p.IntN(3)], p.server(), ms)
+	case 9:
+		p.add(at, "break", p.server(), p.server())
+	case 10:
+		p.add(at, "lead", p.master())
+	case 11:
+		p.add(at, "lose", p.server(), p.server())
+	case 12:
+		m := p.master()
+		p.add(at, "crash", m)
+		p.add(at+time.Duration(ms)*time.Millisecond, "start", m)
+	}
+}
+
+// crash ends a server's process, at once or soon, and mostly starts another.
+func (p *planner) crash(at time.Duration, ms int) {
+	victim := p.server()
+	if p.IntN(2) == 0 {
+		p.add(at, "crash", victim)
+	} else {
+		p.add(at, "crash", victim, 1+p.IntN(40))
+	}
+	if p.IntN(5) > 0 {
+		if p.IntN(3) == 0 {
+			ms = 5 + p.IntN(50)
+		}
+		p.add(at+time.Duration(ms)*2*time.Millisecond, "start", victim)
+	}
+}
+
+// coincidence adds, now and then, faults that have to come together to do harm.
+func (p *planner) coincidence(at time.Duration) {
+	soon := func(ms int) time.Duration { return at + time.Duration(p.IntN(ms*1000))*time.Microsecond }
+	switch victim, other := p.server(), p.server(); p.IntN(8) {
+	case 0: // a primary is held up while others go on, and what it had sent comes late
+		p.add(at, "late", victim, other, 500+p.IntN(2500))
+		p.add(at, "break", victim, p.server())
+		p.add(soon(80), "stop", victim, 350+p.IntN(3000))
+		p.add(soon(150), "lead", p.master())
+	case 1: // a process gets what was meant for the one before
+		p.add(at-50*time.Millisecond, "echo", victim, 100+p.IntN(1500))
+		p.add(at, "break", victim, p.server())
+		p.add(soon(200), "crash", victim)
+		p.add(soon(200)+200*time.Millisecond, "start", victim)
+	case 2:
+		p.crashes(at, victim)
+	}
+}
+
+// crashes ends processes again and again in the middle of what they do: one server's, or all servers'.
+func (p *planner) crashes(at time.Duration, victim string) {
+	victims := []string{victim}
+	if p.IntN(2) == 0 {
+		for i := range p.script.servers() {
+			victims = append(victims, fmt.Sprintf("cs%d", i))
+		}
+	}
+	for range 5 {
+		pause := time.Duration(100+p.IntN(300)) * time.Millisecond
+		for _, name := range victims {
+			p.add(at, "crash", name, 1+p.IntN(12))
+			p.add(at+pause, "start", name)
+		}
+		at += pause + time.Duration(50+p.IntN(400))*time.Millisecond
+	}
+}
+
+// outages loses power at some servers, at once or one after the other.
+func (p *planner) outages(at time.Duration) {
+	for range 1 + p.IntN(5) {
+		victim := p.server()
+		p.add(at, "power", victim)
+		p.add(at+time.Duration(20+p.IntN(3000))*time.Millisecond, "start", victim)
+		at += time.Duration(p.IntN(4)*p.IntN(300)) * time.Millisecond
+	}
 }
 
 // servers is how many chunkservers there are.
