@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/clientlib/record"
+	"github.com/cairnfs/cairn/cluster/processes"
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -30,17 +31,13 @@ func (r *run) check(ctx context.Context) (err error) {
 		}
 	}
 	began := time.Now()
-	if err := r.waitWhole(ctx, client, true); err != nil {
+	if err := waitWhole(ctx, client, paths, true); err != nil {
 		return err
 	}
 	r.report.Healing = time.Since(began)
-	var chunks []clientlib.ChunkLocation
-	for _, path := range paths {
-		found, err := client.Locations(ctx, path, 0, gfs.MaxFileBytes)
-		if err != nil {
-			return err
-		}
-		chunks = append(chunks, found...)
+	chunks, err := chunksOf(ctx, client, paths)
+	if err != nil {
+		return err
 	}
 	for _, name := range r.parts.Names() {
 		if strings.HasPrefix(name, "cs") {
@@ -50,7 +47,7 @@ func (r *run) check(ctx context.Context) (err error) {
 		}
 	}
 	for _, l := range chunks {
-		if err := r.compare(l); err != nil {
+		if err := compareReplicas(r.parts, l); err != nil {
 			return err
 		}
 		r.report.Chunks++
@@ -92,25 +89,8 @@ func (r *run) checkRecords(ctx context.Context, client *clientlib.Client) error 
 	})
 }
 
-// checkEntries goes through all bytes of the bare entries: each entry once, and between them nothing but the padding at
-// the end of a chunk.
 func (r *run) checkEntries(ctx context.Context, client *clientlib.Client) error {
-	found := map[entryID]int64{}
-	chunk := make([]byte, gfs.ChunkSize)
-	err := reading(ctx, client, rawPath, func(f *clientlib.File) error {
-		for base := int64(0); ; base += gfs.ChunkSize {
-			n, err := f.ReadAt(chunk, base)
-			if err != nil && err != io.EOF {
-				return fmt.Errorf("read back: %w", err)
-			}
-			if err := scanEntries(chunk[:n], base, found); err != nil {
-				return err
-			}
-			if err == io.EOF {
-				return nil
-			}
-		}
-	})
+	found, err := readEntries(ctx, client, rawPath)
 	if err != nil {
 		return err
 	}
@@ -122,6 +102,28 @@ func (r *run) checkEntries(ctx context.Context, client *clientlib.Client) error 
 	return nil
 }
 
+// readEntries goes through all bytes of a file of bare entries: each entry once, and between them nothing but the padding
+// at the end of a chunk.
+func readEntries(ctx context.Context, client *clientlib.Client, path string) (map[entryID]int64, error) {
+	found := map[entryID]int64{}
+	chunk := make([]byte, gfs.ChunkSize)
+	err := reading(ctx, client, path, func(f *clientlib.File) error {
+		for base := int64(0); ; base += gfs.ChunkSize {
+			n, err := f.ReadAt(chunk, base)
+			if err != nil && err != io.EOF {
+				return fmt.Errorf("read back: %w", err)
+			}
+			if err := scanEntries(chunk[:n], base, found); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			if err == io.EOF {
+				return nil
+			}
+		}
+	})
+	return found, err
+}
+
 // scanEntries adds the entries of a chunk to found.
 func scanEntries(data []byte, base int64, found map[entryID]int64) error {
 	for at := 0; at < len(data); {
@@ -129,17 +131,17 @@ func scanEntries(data []byte, base int64, found map[entryID]int64) error {
 		if err != nil {
 			for i, b := range data[at:] {
 				if b != 0 {
-					return fmt.Errorf("%s: at offset %d is neither an entry nor padding (byte %d on is %#x): %w", rawPath, base+int64(at), i, b, err)
+					return fmt.Errorf("at offset %d is neither an entry nor padding (byte %d on is %#x): %w", base+int64(at), i, b, err)
 				}
 			}
 			if len(data) < gfs.ChunkSize {
-				return fmt.Errorf("%s: padding from offset %d in a chunk that is not full: %w", rawPath, base+int64(at), err)
+				return fmt.Errorf("padding from offset %d in a chunk that is not full: %w", base+int64(at), err)
 			}
 			return nil
 		}
 		offset := base + int64(at)
 		if before, twice := found[id]; twice {
-			return fmt.Errorf("%s: entry %s is at offset %d and at %d", rawPath, id, before, offset)
+			return fmt.Errorf("entry %s is at offset %d and at %d", id, before, offset)
 		}
 		found[id] = offset
 		at += length
@@ -190,20 +192,32 @@ func (r *run) checkBlocks(ctx context.Context, client *clientlib.Client) error {
 	})
 }
 
-// compare compares the data of a chunk on all the servers that hold it.
-func (r *run) compare(l clientlib.ChunkLocation) error {
+// chunksOf is where all chunks of some files are.
+func chunksOf(ctx context.Context, client *clientlib.Client, paths []string) (chunks []clientlib.ChunkLocation, err error) {
+	for _, path := range paths {
+		found, err := client.Locations(ctx, path, 0, gfs.MaxFileBytes)
+		if err != nil {
+			return nil, err
+		}
+		chunks = append(chunks, found...)
+	}
+	return chunks, nil
+}
+
+// compareReplicas compares the data of a closed chunk on all the servers that hold it.
+func compareReplicas(parts *processes.Cluster, l clientlib.ChunkLocation) error {
 	var first []byte
 	for i, s := range l.Servers {
-		name := r.parts.Server(string(s.ID))
+		name := parts.Server(string(s.ID))
 		handle := l.Handle.String()
-		sum, err := hashFile(filepath.Join(r.Dir, name, "chunks", handle[len(handle)-2:], handle), l.Length)
+		sum, err := hashFile(filepath.Join(parts.Dir(), name, "chunks", handle[len(handle)-2:], handle), l.Length)
 		if err != nil {
 			return fmt.Errorf("chunk %s on %s: %w", handle, name, err)
 		}
 		if i == 0 {
 			first = sum
 		} else if string(sum) != string(first) {
-			return fmt.Errorf("chunk %s: the first %d bytes differ between %s and %s", handle, l.Length, r.parts.Server(string(l.Servers[0].ID)), name)
+			return fmt.Errorf("chunk %s: the first %d bytes differ between %s and %s", handle, l.Length, parts.Server(string(l.Servers[0].ID)), name)
 		}
 	}
 	return nil

@@ -7,6 +7,10 @@
 // allows; some faults wait for the moment when a chunk is being reconfigured, closed or copied, which the processes' logs
 // tell (watch.go).
 //
+// Losses of power are a run of their own (power.go): each process has an ext4 file system in an image (disk.go), which
+// is made to forget at once all that was not flushed, and whose pages are written back at random until then. What was synced
+// has to be there afterwards (written.go).
+//
 // Producers and readers are clients in the running process (load.go, readers.go); an error that one of them sees fails the
 // run, since the library is to absorb every fault. What was under way when a fault struck, and how long each operation
 // took, is kept account of (operations.go).

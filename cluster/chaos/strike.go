@@ -27,7 +27,7 @@ func (r *run) strikeAll(ctx context.Context, client *clientlib.Client, strikes [
 	for _, s := range strikes {
 		early = !early && (s.Aim == Joining || s.Aim == Reconfiguring)
 		if !early {
-			if err := r.waitWhole(ctx, client, false); err != nil {
+			if err := waitWhole(ctx, client, paths, false); err != nil {
 				return err
 			}
 			if err := rest(ctx, s.After); err != nil {
@@ -124,8 +124,8 @@ func (r *run) waitFor(ctx context.Context, phase Phase) []gfs.ServerID {
 	}
 }
 
-// waitWhole waits until every chunk has all its good replicas, and, if asked, is closed.
-func (r *run) waitWhole(ctx context.Context, client *clientlib.Client, closed bool) error {
+// waitWhole waits until every chunk of some files has all its good replicas, and, if asked, is closed.
+func waitWhole(ctx context.Context, client *clientlib.Client, paths []string, closed bool) error {
 	ctx, cancel := context.WithTimeout(ctx, wholeTimeout)
 	defer cancel()
 	for {
