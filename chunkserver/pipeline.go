@@ -33,8 +33,12 @@ type pipeline struct {
 
 	reserved int64 // disk space reserved, in bytes from the chunk's beginning
 	broken   bool  // a local write failed: nothing more is applied
-	appends  []mutation.Append
-	dropped  []gfs.WriterID
+	// written is the last serials of the batches and frames that were written here and not yet reported, in order; durable
+	// says that some of it has to be on disk before.
+	written []gfs.Serial
+	durable bool
+	appends []mutation.Append
+	dropped []gfs.WriterID
 }
 
 // pipelineEvents hears of a pipeline's work, on its goroutine; its methods must not wait.
@@ -109,6 +113,7 @@ func (p *pipeline) run() {
 		for i := range items {
 			p.do(&items[i])
 		}
+		p.settle() // one fsync for all that had come
 		if len(items) == 0 && ended {
 			p.events.drained(p)
 			if p.down != nil {
@@ -164,12 +169,40 @@ func (p *pipeline) carryOut(a *dataplane.Apply) {
 		err = p.applyHere(a)
 	}
 	if err != nil {
-		p.broken = true
-		p.events.applyFailed(p, untouched, err) // first: the stream that ends next would be blamed on the successor
-		p.stopForwarding()
+		p.settle()
+		p.fail(untouched, err)
 		return
 	}
-	p.events.applied(p, a.Last())
+	p.written = append(p.written, a.Last())
+	if !p.durable {
+		p.settle()
+	}
+}
+
+// settle makes what was written durable, if any of it has to be, with one fsync for all that came while the one before ran,
+// and reports it.
+func (p *pipeline) settle() {
+	if p.durable && len(p.written) > 0 {
+		p.durable = false
+		if err := p.replica.Sync(); err != nil {
+			p.fail(p.written[len(p.written)-1]+1, err)
+			p.written = p.written[:0]
+		}
+	}
+	for _, serial := range p.written {
+		p.events.applied(p, serial)
+	}
+	p.written = p.written[:0]
+}
+
+// fail ends the pipeline's work, once. Nothing from serial on was applied here or sent on.
+func (p *pipeline) fail(serial gfs.Serial, err error) {
+	if p.broken {
+		return
+	}
+	p.broken = true
+	p.events.applyFailed(p, serial, err) // first: the stream that ends next would be blamed on the successor
+	p.stopForwarding()
 }
 
 // How far disk space is reserved ahead: for a stream far, for small records little.
@@ -211,21 +244,14 @@ func (p *pipeline) applyHere(a *dataplane.Apply) error {
 		}
 	}
 	p.appends, p.dropped = p.appends[:0], p.dropped[:0]
-	durable := false
 	for i := range a.Mutations {
 		m := &a.Mutations[i]
 		p.dropped = append(p.dropped, m.Dropped...)
 		if entry, ok := m.Entry(); ok {
 			p.appends = append(p.appends, entry)
 		}
-		durable = durable || m.Sync
+		p.durable = p.durable || m.Sync
 	}
 	last := &a.Mutations[len(a.Mutations)-1]
-	if err := p.replica.Advance(store.Progress{Length: last.NewLength, Commit: a.Commit, Appends: p.appends, Dropped: p.dropped}); err != nil {
-		return err
-	}
-	if durable {
-		return p.replica.Sync()
-	}
-	return nil
+	return p.replica.Advance(store.Progress{Length: last.NewLength, Commit: a.Commit, Appends: p.appends, Dropped: p.dropped})
 }

@@ -94,6 +94,29 @@ func TestWhatWaitsIsJoined(t *testing.T) {
 	}
 }
 
+// What is to be durable is handed on further ahead: an fsync takes long, and covers all that is written when it begins.
+func TestDurableBatchesGoFurtherAhead(t *testing.T) {
+	p := NewPrimary[int](start, 0, new(Table), true)
+	for i := range gfs.DurablePipelineBatches {
+		r := appendOf(1, uint64(i+1), 10)
+		r.Sync = true
+		submit(t, p, r, i)
+		next(t, p)
+	}
+	submit(t, p, appendOf(2, 1, 10), 100)
+	if _, ok := p.Next(start); ok {
+		t.Fatal("a batch beyond the pipeline's depth")
+	}
+	for serial := range gfs.DurablePipelineBatches - gfs.PrimaryPipelineBatches {
+		p.Applied(gfs.Serial(serial+1), nil)
+	}
+	next(t, p)
+	submit(t, p, appendOf(2, 2, 10), 101)
+	if _, ok := p.Next(start); ok {
+		t.Fatal("a batch that need not be durable beyond the pipeline's usual depth")
+	}
+}
+
 func TestBatchIsBoundedInBytes(t *testing.T) {
 	p := NewPrimary[int](start, 0, new(Table), true)
 	for i := range 3 {

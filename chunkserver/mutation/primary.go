@@ -34,6 +34,7 @@ type Primary[T any] struct {
 	applied     gfs.Serial
 	acked       gfs.Serial
 	outstanding int   // batches made and not applied here
+	depth       int   // how many there may be, by whether the last one waits for the disk
 	requests    int   // unanswered
 	bytes       int   // their data
 	queued      int64 // data of what waits
@@ -79,7 +80,7 @@ const (
 // table; everything in them is committed. The table becomes the Primary's. alone says that there is no other member.
 func NewPrimary[T any](now time.Time, length int64, table *Table, alone bool) *Primary[T] {
 	p := &Primary[T]{
-		length: length, commit: length, table: table, swept: now, next: 1, alone: alone,
+		length: length, commit: length, table: table, swept: now, next: 1, depth: gfs.PrimaryPipelineBatches, alone: alone,
 		heard: make(map[gfs.WriterID]time.Time), known: make(map[appendID]*item[T]),
 	}
 	for e := range table.Entries() {
@@ -160,7 +161,7 @@ func (p *Primary[T]) recall(now time.Time, r Request, answer *Reply[T]) (it *ite
 
 // Next makes the next batch of what waits, if this server has room for one.
 func (p *Primary[T]) Next(now time.Time) (Batch[T], bool) {
-	if p.frozen || p.ended || p.waiting.len() == 0 || p.outstanding >= gfs.PrimaryPipelineBatches {
+	if p.frozen || p.ended || p.waiting.len() == 0 || p.outstanding >= p.depth {
 		return Batch[T]{}, false
 	}
 	b := Batch[T]{First: p.next, Commit: p.commit}
@@ -173,6 +174,9 @@ func (p *Primary[T]) Next(now time.Time) (Batch[T], bool) {
 		p.waiting.pop()
 		p.queued -= int64(it.request.Length)
 		if m, placed := p.place(it); placed {
+			if p.depth = gfs.PrimaryPipelineBatches; m.Sync {
+				p.depth = gfs.DurablePipelineBatches
+			}
 			var who T
 			if m.Length > 0 && len(it.askers) > 0 {
 				who = it.askers[0].who

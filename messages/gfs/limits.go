@@ -117,6 +117,9 @@ const (
 	// PrimaryPipelineBatches is how many batches a primary hands to its disk ahead of time: what waits longer is
 	// joined to larger batches.
 	PrimaryPipelineBatches = 2
+	// DurablePipelineBatches is the same where an acknowledgement waits for the disk: batches that come while an fsync runs
+	// share the next.
+	DurablePipelineBatches = 16
 	// MaxChainWindowFrames and MaxChainWindowBytes bound what a member of a chain has received and not yet applied;
 	// beyond it the member stops reading, and TCP holds the one before it back.
 	MaxChainWindowFrames = 64
