@@ -163,7 +163,7 @@ func (a *app) listTrash(ctx context.Context, client *clientlib.Client, below str
 		if e.Kind == "directory" {
 			size, name = "-", name+"/"
 		}
-		rows = append(rows, strings.Join([]string{r.Removed.Local().Format(time.DateTime), size, dash(e.Owner), name}, "\t"))
+		rows = append(rows, strings.Join([]string{r.Removed.Local().Format(time.DateTime), size, dash(a.name(e.Owner)), a.name(name)}, "\t"))
 	}
 	if a.json || len(rows) == 1 {
 		return nil

@@ -176,7 +176,7 @@ func (a *app) printLocations(locations []clientlib.ChunkLocation) error {
 		names := ""
 		for _, s := range l.Servers {
 			out.Servers = append(out.Servers, server{string(s.ID), s.Addr, s.Rack})
-			names += fmt.Sprintf("%s (%s, %s) ", s.ID, s.Addr, dash(s.Rack))
+			names += fmt.Sprintf("%s (%s, %s) ", s.ID, s.Addr, dash(a.name(s.Rack)))
 		}
 		if a.json {
 			if err := a.printJSON(out); err != nil {

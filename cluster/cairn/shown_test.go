@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cairnfs/cairn/clientlib"
 )
 
 func TestWhatATerminalWouldObeyIsEscaped(t *testing.T) {
@@ -30,9 +33,32 @@ func TestWhatATerminalWouldObeyIsEscaped(t *testing.T) {
 	if got := s.must("ls", "/"); got != "rtl\u202e\n" {
 		t.Errorf("in a pipe ls prints %q", got)
 	}
-	a := &app{terminal: true}
-	if got := a.name("rtl\u202e"); got != `rtl\u202e` {
-		t.Errorf("on a terminal ls prints %q", got)
+	s.must("rm", "/rtl\u202e")
+	s.append("/rtl\u202e", "")
+	client, err := clientlib.Connect(t.Context(), s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	var out bytes.Buffer
+	a := &app{stdout: &out, terminal: true}
+	if err := a.listTrash(t.Context(), client, "/"); err != nil {
+		t.Fatal(err)
+	}
+	du := adder{app: a, client: client}
+	if err := du.print(holding{Path: "/rtl\u202e"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.printLocations([]clientlib.ChunkLocation{{Servers: []clientlib.Server{{Rack: "rtl\u202e"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	for what, got := range map[string]string{"ls": a.name("rtl\u202e"), "du": strings.Join(du.rows, ""), "trash ls and locate": out.String()} {
+		if !strings.Contains(got, `rtl\u202e`) || strings.Contains(got, "\u202e") {
+			t.Errorf("on a terminal %s prints %q", what, got)
+		}
+	}
+	if strings.Count(out.String(), `rtl\u202e`) != 2 {
+		t.Errorf("trash ls and locate print %q", out.String())
 	}
 }
 

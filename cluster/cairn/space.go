@@ -101,7 +101,7 @@ func (d *adder) print(h holding) error {
 	if d.json {
 		return d.printJSON(h)
 	}
-	d.rows = append(d.rows, fmt.Sprintf("%s\t%s\t%d\t%s", sizeText(h.Bytes), sizeText(h.StoredBytes), h.Files, h.Path))
+	d.rows = append(d.rows, fmt.Sprintf("%s\t%s\t%d\t%s", sizeText(h.Bytes), sizeText(h.StoredBytes), h.Files, d.name(h.Path)))
 	return nil
 }
 
