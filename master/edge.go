@@ -94,7 +94,7 @@ func (e *edge) heartbeat(r *bus.Request, beat *pb.Heartbeat) { e.registry.Send(h
 func (e *edge) inventory(r *bus.Request, page *pb.InventoryPage) { e.registry.Send(inventory{r, page}) }
 
 func (e *edge) report(r *bus.Request, c *pb.Report) {
-	if c.GetKind() == pb.Report_CORRUPT {
+	if c.GetKind() == pb.Report_CORRUPT && c.GetReporter() != c.GetAccused() { // a holder has told of its own replica
 		e.event(&pb.Event{
 			Kind: messages.EventChunkCorrupt, Server: c.GetAccused(), Chunk: gfs.ChunkHandle(c.GetHandle()).String(),
 			Version: gfs.Version(c.GetVersion()).String(), Detail: c.GetDetail(),

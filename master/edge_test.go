@@ -145,12 +145,20 @@ func TestEventsAndMetricsAreForTheNatsTool(t *testing.T) {
 	if err := primary(peers, at).closeChunk(w.ctx, at.GetHandle(), at.GetVersion(), 5); err != nil {
 		t.Fatal(err)
 	}
+	// A holder tells of its corrupt replica itself, a client has nobody but the master to do so.
+	for _, reporter := range []string{at.GetPrimary(), ""} {
+		report := &pb.Report{Handle: at.GetHandle(), Version: at.GetVersion(), Reporter: reporter, Accused: at.GetPrimary(), Kind: pb.Report_CORRUPT, Detail: "told by " + reporter}
+		if _, err := ask[pb.ReportReply](w, messages.OpReport, report); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := w.mutate(remove("/a")); err != nil {
 		t.Fatal(err)
 	}
 	missing := map[string]string{ // kind → what its JSON holds
 		messages.EventChunkserverUp: string(peers[0].id), messages.EventFileCreated: `"/a"`, messages.EventLeaseGranted: gfs.ChunkHandle(at.GetHandle()).String(),
 		messages.EventChunkClosed: gfs.Version(at.GetVersion()).String(), messages.EventFileDeleted: `"/a"`, "metrics": `"chunkservers_up"`,
+		messages.EventChunkCorrupt: `"told by "`,
 	}
 	for len(missing) > 0 {
 		select {
@@ -162,6 +170,9 @@ func TestEventsAndMetricsAreForTheNatsTool(t *testing.T) {
 			kind, _ := fields["kind"].(string)
 			if kind == "" {
 				kind = "metrics"
+			}
+			if kind == messages.EventChunkCorrupt && !strings.Contains(string(msg.Data), missing[kind]) {
+				t.Errorf("the master tells of what the holder has told: %s", msg.Data)
 			}
 			if strings.Contains(string(msg.Data), missing[kind]) {
 				delete(missing, kind)
