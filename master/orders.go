@@ -21,6 +21,10 @@ const orderSlack = time.Second
 // closeOrderTimeout is what a primary has to begin a close: it only takes note.
 const closeOrderTimeout = 500 * time.Millisecond
 
+// goneAfter is after what time without an answer a server is looked for: a process that was killed is known to be gone a
+// moment later, and what was sent to it before that is lost without a word.
+const goneAfter = 40 * time.Millisecond
+
 // probeTimeout is what a server has to find out whether others give it a sign of life.
 const probeTimeout = 3 * gfs.MemberSilence
 
@@ -62,6 +66,7 @@ func (s *leaseShell) order(o lease.Order) {
 			}})
 			return !reply.GetBusy()
 		})
+		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
 	case lease.Grant:
 		s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
@@ -81,6 +86,7 @@ func (s *leaseShell) order(o lease.Order) {
 			}})
 			return !reply.GetBusy()
 		})
+		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
 	case lease.Close:
 		s.send(o, messages.CommandClose, closeOrderTimeout, &pb.CloseOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version),
@@ -149,6 +155,28 @@ func (c orderAgain) Do(s *leaseShell) {
 	if o := lease.Order(c); s.core.Awaits(o) {
 		s.order(o)
 	}
+}
+
+// orderUnanswered says that goneAfter has passed since a Prepare or a Grant.
+type orderUnanswered lease.Order
+
+// Do looks for the server if it has not answered. That it is gone is the answer; how it is otherwise it says itself.
+func (c orderUnanswered) Do(s *leaseShell) {
+	o := lease.Order(c)
+	if !s.core.Awaits(o) {
+		return
+	}
+	s.send(o, messages.CommandProbe, closeOrderTimeout, &pb.ProbeOrder{Header: s.header(s.period, o.To.Incarnation)}, func(answer bus.Answer) bool {
+		err := answer.Decode(new(pb.ProbeReply))
+		switch code := gfs.CodeOf(err); {
+		case code != gfs.CodeUnavailable && code != gfs.CodeWrongIncarnation:
+		case o.Kind == lease.Prepare:
+			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{Err: err}})
+		default:
+			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{Err: err}})
+		}
+		return true
+	})
 }
 
 // answered logs the end of an order. It runs outside the actor and touches only what does not change.

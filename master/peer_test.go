@@ -35,6 +35,7 @@ type peer struct {
 	leases   map[uint64]*pb.HeldLease
 	epoch    uint32
 	paused   bool             // as by SIGSTOP: takes messages and answers none
+	lost     chan struct{}    // set: the next Prepare gets no answer, and this is closed
 	failures map[string]error // by command: what the next order is answered with
 	accuses  string           // whom the next grant names
 	orders   []string         // "prepare 2.1", in order of arrival
@@ -88,6 +89,12 @@ func (p *peer) start(url string) {
 			defer p.mu.Unlock()
 			if p.paused {
 				r.Ignore()
+				return
+			}
+			if p.lost != nil && name == messages.CommandPrepare {
+				r.Ignore()
+				close(p.lost)
+				p.lost = nil
 				return
 			}
 			if err := p.failures[name]; err != nil {
