@@ -2,13 +2,27 @@ package master_test
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/cairnfs/cairn/master/lease"
+	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/pb"
 )
+
+// endWith has the peer's process end with the next order of a kind unread; then ended is closed.
+func (p *peer) endWith(command string) (ended <-chan struct{}) {
+	lost, gone := make(chan struct{}), make(chan struct{})
+	p.mu.Lock()
+	p.lost[command] = lost
+	p.mu.Unlock()
+	go func() {
+		<-lost
+		p.kill()
+		close(gone)
+	}()
+	return gone
+}
 
 // A server that ends with an order unread is gone a moment later: it is not waited for as one that is silent.
 func TestAnOrderThatTheDeadHaveIsNotWaitedFor(t *testing.T) {
@@ -20,25 +34,35 @@ func TestAnOrderThatTheDeadHaveIsNotWaitedFor(t *testing.T) {
 	for try := 0; try < 5 && best >= lease.AccusedSilence; try++ { // a busy machine may take its time
 		file := w.create(fmt.Sprintf("/%d", try), 3)
 		at := w.mustLease(&pb.LeaseRequest{FileId: file, Allocate: true})
-		old, lost := primary(peers, at), make(chan struct{})
-		old.mu.Lock()
-		old.lost = lost
-		old.mu.Unlock()
+		old := primary(peers, at)
+		ended := old.endWith(messages.CommandPrepare)
 		began := time.Now()
-		var dying sync.WaitGroup
-		dying.Go(func() {
-			<-lost
-			old.kill()
-		})
 		if after := w.reLease(file, at); len(after.GetReplicas()) != 2 {
 			t.Fatalf("before %v, after %v", at, after)
 		}
 		best = min(best, time.Since(began))
-		dying.Wait()
+		<-ended
 		old.start(w.url)
 		w.await("it is up again", func() bool { return w.statFS().GetChunkserversUp() == 3 })
 	}
 	if best >= lease.AccusedSilence {
 		t.Errorf("a new primary after %v", best)
+	}
+
+	// The same with a chunk that is being made: others make it.
+	one := startPeer(t, w.url, 4)
+	w.await("a fourth is up", func() bool { return w.statFS().GetChunkserversUp() == 4 })
+	ended := one.endWith(messages.CommandCreate)
+	for i := 0; ; i++ { // until it is among the three that are chosen
+		began := time.Now()
+		w.mustLease(&pb.LeaseRequest{FileId: w.create(fmt.Sprintf("/made%d", i), 3), Allocate: true})
+		if took := time.Since(began); took >= lease.CreateTimeout {
+			t.Errorf("a chunk was made after %v", took)
+		}
+		select {
+		case <-ended:
+			return
+		default:
+		}
 	}
 }

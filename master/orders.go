@@ -45,6 +45,7 @@ func (s *leaseShell) order(o lease.Order) {
 			s.self.Send(createAnswered{o.To.ID, o.Version, err})
 			return true
 		})
+		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
 	case lease.Prepare:
 		s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
 			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From), Joiner: o.Joiner,
@@ -157,7 +158,7 @@ func (c orderAgain) Do(s *leaseShell) {
 	}
 }
 
-// orderUnanswered says that goneAfter has passed since a Prepare or a Grant.
+// orderUnanswered says that goneAfter has passed since a Create, a Prepare or a Grant.
 type orderUnanswered lease.Order
 
 // Do looks for the server if it has not answered. That it is gone is the answer; how it is otherwise it says itself.
@@ -170,6 +171,8 @@ func (c orderUnanswered) Do(s *leaseShell) {
 		err := answer.Decode(new(pb.ProbeReply))
 		switch code := gfs.CodeOf(err); {
 		case code != gfs.CodeUnavailable && code != gfs.CodeWrongIncarnation:
+		case o.Kind == lease.Create:
+			s.self.Send(createAnswered{o.To.ID, o.Version, err})
 		case o.Kind == lease.Prepare:
 			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{Err: err}})
 		default:

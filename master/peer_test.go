@@ -34,11 +34,11 @@ type peer struct {
 	replicas map[uint64]*pb.ReplicaStatus
 	leases   map[uint64]*pb.HeldLease
 	epoch    uint32
-	paused   bool             // as by SIGSTOP: takes messages and answers none
-	lost     chan struct{}    // set: the next Prepare gets no answer, and this is closed
-	failures map[string]error // by command: what the next order is answered with
-	accuses  string           // whom the next grant names
-	orders   []string         // "prepare 2.1", in order of arrival
+	paused   bool                     // as by SIGSTOP: takes messages and answers none
+	lost     map[string]chan struct{} // by command: the next one gets no answer, and this is closed
+	failures map[string]error         // by command: what the next order is answered with
+	accuses  string                   // whom the next grant names
+	orders   []string                 // "prepare 2.1", in order of arrival
 	extended map[uint64]int
 
 	sequence uint64
@@ -61,7 +61,7 @@ func startPeer(t testing.TB, url string, n int) *peer {
 	t.Helper()
 	p := &peer{
 		t: t, id: gfs.ServerID(fmt.Sprintf("%016x", n)), rack: fmt.Sprintf("rack%d", n%2), free: 90 << 30,
-		replicas: map[uint64]*pb.ReplicaStatus{}, leases: map[uint64]*pb.HeldLease{}, failures: map[string]error{}, extended: map[uint64]int{},
+		replicas: map[uint64]*pb.ReplicaStatus{}, leases: map[uint64]*pb.HeldLease{}, failures: map[string]error{}, lost: map[string]chan struct{}{}, extended: map[uint64]int{},
 	}
 	subjects, err := messages.NewSubjects(cluster)
 	if err != nil {
@@ -91,10 +91,10 @@ func (p *peer) start(url string) {
 				r.Ignore()
 				return
 			}
-			if p.lost != nil && name == messages.CommandPrepare {
+			if lost := p.lost[name]; lost != nil {
 				r.Ignore()
-				close(p.lost)
-				p.lost = nil
+				close(lost)
+				delete(p.lost, name)
 				return
 			}
 			if err := p.failures[name]; err != nil {
