@@ -141,8 +141,8 @@ func (c *Chunk) probeMembers(now time.Time) {
 		}
 		order := Order{Kind: Probe, To: j.known[i], Version: j.promise}
 		if s.ID == c.primary.ID {
-			others := slices.DeleteFunc(slices.Clone(c.members), func(other placement.Server) bool { return other.ID == s.ID })
-			order.Members = append(others, j.target.Server)
+			everybody := append(slices.Clone(c.members), j.target.Server)
+			order.Members = slices.DeleteFunc(everybody, func(other placement.Server) bool { return other.ID == s.ID })
 		}
 		j.asked = append(j.asked, s.ID)
 		c.out.Orders = append(c.out.Orders, order)
