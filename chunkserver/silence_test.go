@@ -258,13 +258,13 @@ func TestProbe(t *testing.T) {
 	}
 	gone := &pb.Server{Id: "00000000000000fe", Address: listener.Addr().String()}
 	listener.Close()
+	const bound = 10 * gfs.MemberSilence // two pings' patience, and what a busy machine adds to it
 	for _, c := range []struct {
 		servers, silent []*pb.Server
-		within          time.Duration
 	}{
-		{nil, nil, gfs.MemberSilence},
-		{[]*pb.Server{r.member(1), gone}, []*pb.Server{gone}, gfs.MemberSilence},
-		{[]*pb.Server{stopped, r.member(1), gone}, []*pb.Server{stopped, gone}, 3 * gfs.MemberSilence},
+		{nil, nil},
+		{[]*pb.Server{r.member(1), gone}, []*pb.Server{gone}},
+		{[]*pb.Server{stopped, r.member(1), gone}, []*pb.Server{stopped, gone}},
 	} {
 		began := time.Now()
 		reply := &pb.ProbeReply{}
@@ -278,8 +278,8 @@ func TestProbe(t *testing.T) {
 		}
 		slices.Sort(want)
 		slices.Sort(reply.Silent)
-		if !slices.Equal(reply.Silent, want) || took > c.within {
-			t.Errorf("probe of %v: silent are %v after %v, want %v within %v", c.servers, reply.Silent, took, want, c.within)
+		if !slices.Equal(reply.Silent, want) || took > bound {
+			t.Errorf("probe of %v: silent are %v after %v, want %v within %v", c.servers, reply.Silent, took, want, bound)
 		}
 	}
 	many := make([]*pb.Server, gfs.MaxReplicas+1)
