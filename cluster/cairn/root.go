@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -33,6 +34,9 @@ type app struct {
 	terminal       bool // stdout is one
 	stdin          io.Reader
 	stdout, stderr io.Writer
+
+	logging sync.Once
+	log     *logrus.Entry
 }
 
 // usageError marks an error that a person makes at the keyboard: exit status 2.
@@ -122,19 +126,24 @@ func defaultUser() string {
 	return "nobody"
 }
 
-// logger writes to stderr: warnings and errors, or from the level that CAIRN_LOG_LEVEL names, with --verbose everything.
+// logger writes to stderr: warnings and errors, or from the level that CAIRN_LOG_LEVEL names, with --verbose everything. It
+// is one for the whole command: a logger of its own for each client would write into the others' lines. The flags must have
+// been read. Safe for concurrent use.
 func (a *app) logger() *logrus.Entry {
-	log := logrus.New()
-	log.SetOutput(a.stderr)
-	level, err := logrus.ParseLevel(envOr("CAIRN_LOG_LEVEL", "warning"))
-	if err != nil {
-		level = logrus.WarnLevel
-	}
-	if a.verbose {
-		level = logrus.DebugLevel
-	}
-	log.SetLevel(level)
-	return logrus.NewEntry(log)
+	a.logging.Do(func() {
+		log := logrus.New()
+		log.SetOutput(a.stderr)
+		level, err := logrus.ParseLevel(envOr("CAIRN_LOG_LEVEL", "warning"))
+		if err != nil {
+			level = logrus.WarnLevel
+		}
+		if a.verbose {
+			level = logrus.DebugLevel
+		}
+		log.SetLevel(level)
+		a.log = logrus.NewEntry(log)
+	})
+	return a.log
 }
 
 // connect opens a client; the caller closes it.
