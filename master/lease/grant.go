@@ -136,6 +136,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 	few := len(c.attempt.members)-1 < min(2, max(1, c.logged.Replicas))
 	if few && !c.episode.notPrimary[primary.ID] {
 		c.episode.notPrimary[primary.ID] = true
+		c.episode.miss(accused) // should the master not hear it either
 		c.retry()
 		return
 	}
