@@ -343,14 +343,11 @@ func TestOpenChunksWithoutAPrimaryAreRevived(t *testing.T) {
 		p.start(w.url)
 	}
 	w.startMaster(master.Config{})
-	w.await("some primary holds the lease", func() bool {
-		return slices.ContainsFunc(peers, func(p *peer) bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.leases[at.GetHandle()].GetVersion() > at.GetVersion()
-		})
+	var chunks []*pb.ChunkLocation
+	w.await("a new primary is located", func() bool {
+		chunks = w.locate(file)
+		return chunks[0].GetVersion() > at.GetVersion() && chunks[0].GetPrimary() != ""
 	})
-	chunks := w.locate(file)
 	if err := primary(peers, chunks[0]).closeChunk(w.ctx, at.GetHandle(), chunks[0].GetVersion(), 5); err != nil {
 		t.Fatal(err)
 	}
