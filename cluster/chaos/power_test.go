@@ -35,8 +35,12 @@ func TestPowerIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
+	masters := 3 // their log has to survive on a majority of three, and on one alone
+	if *seed%2 == 0 {
+		masters = 1
+	}
 	err = chaos.LosePower(ctx, chaos.PowerConfig{
-		Binary: binary, Dir: t.TempDir(), Seed: *seed, Rounds: *powerRounds, Masters: 3, Chunkservers: 3, Log: log, Say: t.Logf,
+		Binary: binary, Dir: t.TempDir(), Seed: *seed, Rounds: *powerRounds, Masters: masters, Chunkservers: 3, Log: log, Say: t.Logf,
 	})
 	if err != nil {
 		if text, readErr := os.ReadFile(name); readErr == nil {
