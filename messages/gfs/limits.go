@@ -132,6 +132,12 @@ const (
 	MaxChunkBufferBytes = 32 << 20
 	// MaxConnectionBytes bounds the same for one connection, but for one request.
 	MaxConnectionBytes = 32 << 20
+	// MaxPositionBytes bounds the pushed data that a chunkserver keeps for mutations not heard of yet, counted apart for
+	// each position in the chains that brought them: data at one position never wait for room that others have taken, so
+	// that chains which cross cannot wait for each other. A piece in flight of 128 clients.
+	MaxPositionBytes = 64 << 20
+	// MaxPushTargets bounds the servers to which one connection's pushes are passed on.
+	MaxPushTargets = 64
 	// JoinBlocks is from how many missing blocks on a replica is not let join: what is missing is fetched while the
 	// chunk's mutations wait. Source: semantics 5
 	JoinBlocks = 16
@@ -150,6 +156,15 @@ const (
 	// FrameTimeout is what a peer has for a frame that it has begun, besides a second for each FrameRateBytes.
 	FrameTimeout   = 10 * time.Second
 	FrameRateBytes = 1 << 20
+	// PushPatience is how long pushed data wait for room before they are refused: they can come in order.
+	PushPatience = 300 * time.Millisecond
+	// PushSilence is how long a server that has pushed data may be silent for each server that they go on to.
+	PushSilence = time.Second
+	// PushLifetime is how long pushed data are kept for a mutation that does not come: as long as a client waits on a
+	// connection on which nothing moves.
+	PushLifetime = 15 * time.Second
+	// PullTimeout is what a member has to get pushed data from its primary that it lacks.
+	PullTimeout = 2 * time.Second
 	// ReportInterval is the pause between a primary's complaints while the master has not changed anything.
 	ReportInterval = time.Second
 	// MutationPatience is how long a mutation waits for a configuration in which it can be committed.

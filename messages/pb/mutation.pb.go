@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 21280397ce38bf3e8f4a5203d4c00a727dcea3a9fd2612ef6ca65141df8a282b
+// sha256: 40191089d9ccc0da3dd25b5f63504eb4a507a0a121a7487674390b564f405b54
 
 package pb
 
@@ -73,7 +73,7 @@ func (Mutate_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_mutation_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Mutate asks the primary for one mutation; the payload is the data.
+// Mutate asks the primary for one mutation; the payload is the data, unless they were pushed before.
 type Mutate struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Handle               uint64                 `protobuf:"fixed64,1,opt,name=handle,proto3" json:"handle,omitempty"`
@@ -84,9 +84,13 @@ type Mutate struct {
 	Sequence             uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	LowestUnacknowledged uint64                 `protobuf:"varint,7,opt,name=lowest_unacknowledged,json=lowestUnacknowledged,proto3" json:"lowest_unacknowledged,omitempty"`
 	// One CRC32C for each part of the payload: WRITE: cut at the chunk's block boundaries; APPEND: each 64 KiB from its start.
-	Checksums     []uint32 `protobuf:"fixed32,8,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
-	Synced        bool     `protobuf:"varint,9,opt,name=synced,proto3" json:"synced,omitempty"` // acknowledge after fsync on every member
-	Call          uint64   `protobuf:"fixed64,10,opt,name=call,proto3" json:"call,omitempty"`   // the client's, for logs
+	Checksums []uint32 `protobuf:"fixed32,8,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
+	Synced    bool     `protobuf:"varint,9,opt,name=synced,proto3" json:"synced,omitempty"` // acknowledge after fsync on every member
+	Call      uint64   `protobuf:"fixed64,10,opt,name=call,proto3" json:"call,omitempty"`   // the client's, for logs
+	// Not 0: the data are those of this Push, which every member has answered, and there is no payload.
+	PushedSession uint64 `protobuf:"fixed64,11,opt,name=pushed_session,json=pushedSession,proto3" json:"pushed_session,omitempty"`
+	PushedCounter uint64 `protobuf:"varint,12,opt,name=pushed_counter,json=pushedCounter,proto3" json:"pushed_counter,omitempty"`
+	PushedBytes   uint32 `protobuf:"varint,13,opt,name=pushed_bytes,json=pushedBytes,proto3" json:"pushed_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +195,27 @@ func (x *Mutate) GetCall() uint64 {
 	return 0
 }
 
+func (x *Mutate) GetPushedSession() uint64 {
+	if x != nil {
+		return x.PushedSession
+	}
+	return 0
+}
+
+func (x *Mutate) GetPushedCounter() uint64 {
+	if x != nil {
+		return x.PushedCounter
+	}
+	return 0
+}
+
+func (x *Mutate) GetPushedBytes() uint32 {
+	if x != nil {
+		return x.PushedBytes
+	}
+	return 0
+}
+
 type MutateReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // gfs.Code
@@ -267,6 +292,266 @@ func (x *MutateReply) GetClaimed() int64 {
 	return 0
 }
 
+// Push brings the data of a mutation that is asked for later, to be kept for it: to each of the chunk's members in turn,
+// which passes them on while they arrive. The payload is the data. It is answered when the receiver and everyone after
+// it has them.
+type Push struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        uint64                 `protobuf:"fixed64,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	Session       uint64                 `protobuf:"fixed64,2,opt,name=session,proto3" json:"session,omitempty"`            // random, of the client; with counter it names the data
+	Counter       uint64                 `protobuf:"varint,3,opt,name=counter,proto3" json:"counter,omitempty"`             // of the client's pushes
+	Rest          []string               `protobuf:"bytes,4,rep,name=rest,proto3" json:"rest,omitempty"`                    // addresses of those that have not got them yet, the next one first
+	Position      uint32                 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"`           // how many had them before the receiver
+	Offset        int64                  `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`               // within a block, where the data begin: it says how the checksums are cut
+	Checksums     []uint32               `protobuf:"fixed32,7,rep,packed,name=checksums,proto3" json:"checksums,omitempty"` // one CRC32C for each part of the payload
+	Call          uint64                 `protobuf:"fixed64,8,opt,name=call,proto3" json:"call,omitempty"`                  // the client's, for logs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Push) Reset() {
+	*x = Push{}
+	mi := &file_mutation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Push) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Push) ProtoMessage() {}
+
+func (x *Push) ProtoReflect() protoreflect.Message {
+	mi := &file_mutation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Push.ProtoReflect.Descriptor instead.
+func (*Push) Descriptor() ([]byte, []int) {
+	return file_mutation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Push) GetHandle() uint64 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Push) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Push) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+func (x *Push) GetRest() []string {
+	if x != nil {
+		return x.Rest
+	}
+	return nil
+}
+
+func (x *Push) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Push) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Push) GetChecksums() []uint32 {
+	if x != nil {
+		return x.Checksums
+	}
+	return nil
+}
+
+func (x *Push) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+type PushReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushReply) Reset() {
+	*x = PushReply{}
+	mi := &file_mutation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushReply) ProtoMessage() {}
+
+func (x *PushReply) ProtoReflect() protoreflect.Message {
+	mi := &file_mutation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushReply.ProtoReflect.Descriptor instead.
+func (*PushReply) Descriptor() ([]byte, []int) {
+	return file_mutation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PushReply) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *PushReply) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// Pull asks a primary for pushed data that the asking member lacks; the payload of the answer holds them.
+type Pull struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
+	Counter       uint64                 `protobuf:"varint,2,opt,name=counter,proto3" json:"counter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pull) Reset() {
+	*x = Pull{}
+	mi := &file_mutation_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pull) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pull) ProtoMessage() {}
+
+func (x *Pull) ProtoReflect() protoreflect.Message {
+	mi := &file_mutation_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pull.ProtoReflect.Descriptor instead.
+func (*Pull) Descriptor() ([]byte, []int) {
+	return file_mutation_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Pull) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Pull) GetCounter() uint64 {
+	if x != nil {
+		return x.Counter
+	}
+	return 0
+}
+
+type PullReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullReply) Reset() {
+	*x = PullReply{}
+	mi := &file_mutation_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullReply) ProtoMessage() {}
+
+func (x *PullReply) ProtoReflect() protoreflect.Message {
+	mi := &file_mutation_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullReply.ProtoReflect.Descriptor instead.
+func (*PullReply) Descriptor() ([]byte, []int) {
+	return file_mutation_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PullReply) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *PullReply) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // ChainOpen is the first frame on a chain stream, from a member to its successor: it activates the successor in a
 // version that it has promised, if its replica equals the primary's.
 type ChainOpen struct {
@@ -285,7 +570,7 @@ type ChainOpen struct {
 
 func (x *ChainOpen) Reset() {
 	*x = ChainOpen{}
-	mi := &file_mutation_proto_msgTypes[2]
+	mi := &file_mutation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +582,7 @@ func (x *ChainOpen) String() string {
 func (*ChainOpen) ProtoMessage() {}
 
 func (x *ChainOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[2]
+	mi := &file_mutation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +595,7 @@ func (x *ChainOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainOpen.ProtoReflect.Descriptor instead.
 func (*ChainOpen) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{2}
+	return file_mutation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ChainOpen) GetHandle() uint64 {
@@ -382,7 +667,7 @@ type ChainOpened struct {
 
 func (x *ChainOpened) Reset() {
 	*x = ChainOpened{}
-	mi := &file_mutation_proto_msgTypes[3]
+	mi := &file_mutation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +679,7 @@ func (x *ChainOpened) String() string {
 func (*ChainOpened) ProtoMessage() {}
 
 func (x *ChainOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[3]
+	mi := &file_mutation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +692,7 @@ func (x *ChainOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainOpened.ProtoReflect.Descriptor instead.
 func (*ChainOpened) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{3}
+	return file_mutation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ChainOpened) GetCode() uint32 {
@@ -438,13 +723,14 @@ func (x *ChainOpened) GetDiffering() []string {
 	return nil
 }
 
-// ChainApply carries mutations with consecutive serial numbers along the chain; the payload is their data, in order.
+// ChainApply carries mutations with consecutive serial numbers along the chain; the payload is their data, in order, but
+// for those that were pushed.
 type ChainApply struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	FirstSerial  uint64                 `protobuf:"varint,1,opt,name=first_serial,json=firstSerial,proto3" json:"first_serial,omitempty"`
 	Mutations    []*ChainMutation       `protobuf:"bytes,2,rep,name=mutations,proto3" json:"mutations,omitempty"`
 	CommitLength int64                  `protobuf:"varint,3,opt,name=commit_length,json=commitLength,proto3" json:"commit_length,omitempty"` // the primary's
-	// CRC32C of the payload cut at the chunk's block boundaries, in payload order.
+	// CRC32C of the data cut at the chunk's block boundaries, in their order, pushed ones included.
 	Checksums     []uint32 `protobuf:"fixed32,4,rep,packed,name=checksums,proto3" json:"checksums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -452,7 +738,7 @@ type ChainApply struct {
 
 func (x *ChainApply) Reset() {
 	*x = ChainApply{}
-	mi := &file_mutation_proto_msgTypes[4]
+	mi := &file_mutation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +750,7 @@ func (x *ChainApply) String() string {
 func (*ChainApply) ProtoMessage() {}
 
 func (x *ChainApply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[4]
+	mi := &file_mutation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +763,7 @@ func (x *ChainApply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainApply.ProtoReflect.Descriptor instead.
 func (*ChainApply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{4}
+	return file_mutation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChainApply) GetFirstSerial() uint64 {
@@ -511,20 +797,22 @@ func (x *ChainApply) GetChecksums() []uint32 {
 type ChainMutation struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	Offset               int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length               uint32                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`                        // bytes of payload; 0 for padding
+	Length               uint32                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`                        // bytes of data; 0 for padding
 	NewLength            int64                  `protobuf:"varint,3,opt,name=new_length,json=newLength,proto3" json:"new_length,omitempty"` // of the chunk afterwards
 	Writer               uint64                 `protobuf:"fixed64,4,opt,name=writer,proto3" json:"writer,omitempty"`                       // appends only
 	Sequence             uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	LowestUnacknowledged uint64                 `protobuf:"varint,6,opt,name=lowest_unacknowledged,json=lowestUnacknowledged,proto3" json:"lowest_unacknowledged,omitempty"`
 	DroppedWriters       []uint64               `protobuf:"fixed64,7,rep,packed,name=dropped_writers,json=droppedWriters,proto3" json:"dropped_writers,omitempty"`
 	Sync                 bool                   `protobuf:"varint,8,opt,name=sync,proto3" json:"sync,omitempty"`
+	PushedSession        uint64                 `protobuf:"fixed64,9,opt,name=pushed_session,json=pushedSession,proto3" json:"pushed_session,omitempty"` // not 0: the data are those of this Push, and not in the payload
+	PushedCounter        uint64                 `protobuf:"varint,10,opt,name=pushed_counter,json=pushedCounter,proto3" json:"pushed_counter,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
 
 func (x *ChainMutation) Reset() {
 	*x = ChainMutation{}
-	mi := &file_mutation_proto_msgTypes[5]
+	mi := &file_mutation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +824,7 @@ func (x *ChainMutation) String() string {
 func (*ChainMutation) ProtoMessage() {}
 
 func (x *ChainMutation) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[5]
+	mi := &file_mutation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +837,7 @@ func (x *ChainMutation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainMutation.ProtoReflect.Descriptor instead.
 func (*ChainMutation) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{5}
+	return file_mutation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ChainMutation) GetOffset() int64 {
@@ -608,6 +896,20 @@ func (x *ChainMutation) GetSync() bool {
 	return false
 }
 
+func (x *ChainMutation) GetPushedSession() uint64 {
+	if x != nil {
+		return x.PushedSession
+	}
+	return 0
+}
+
+func (x *ChainMutation) GetPushedCounter() uint64 {
+	if x != nil {
+		return x.PushedCounter
+	}
+	return 0
+}
+
 // ChainAck goes up the chain: everyone from the sender down has applied the mutations up to serial.
 type ChainAck struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -620,7 +922,7 @@ type ChainAck struct {
 
 func (x *ChainAck) Reset() {
 	*x = ChainAck{}
-	mi := &file_mutation_proto_msgTypes[6]
+	mi := &file_mutation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +934,7 @@ func (x *ChainAck) String() string {
 func (*ChainAck) ProtoMessage() {}
 
 func (x *ChainAck) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[6]
+	mi := &file_mutation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +947,7 @@ func (x *ChainAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainAck.ProtoReflect.Descriptor instead.
 func (*ChainAck) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{6}
+	return file_mutation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ChainAck) GetSerial() uint64 {
@@ -679,7 +981,7 @@ type ChainTick struct {
 
 func (x *ChainTick) Reset() {
 	*x = ChainTick{}
-	mi := &file_mutation_proto_msgTypes[7]
+	mi := &file_mutation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +993,7 @@ func (x *ChainTick) String() string {
 func (*ChainTick) ProtoMessage() {}
 
 func (x *ChainTick) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[7]
+	mi := &file_mutation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +1006,7 @@ func (x *ChainTick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainTick.ProtoReflect.Descriptor instead.
 func (*ChainTick) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{7}
+	return file_mutation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ChainTick) GetCommitLength() int64 {
@@ -725,7 +1027,7 @@ type ChainClose struct {
 
 func (x *ChainClose) Reset() {
 	*x = ChainClose{}
-	mi := &file_mutation_proto_msgTypes[8]
+	mi := &file_mutation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +1039,7 @@ func (x *ChainClose) String() string {
 func (*ChainClose) ProtoMessage() {}
 
 func (x *ChainClose) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[8]
+	mi := &file_mutation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1052,7 @@ func (x *ChainClose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainClose.ProtoReflect.Descriptor instead.
 func (*ChainClose) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{8}
+	return file_mutation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChainClose) GetLength() int64 {
@@ -777,7 +1079,7 @@ type ChainClosed struct {
 
 func (x *ChainClosed) Reset() {
 	*x = ChainClosed{}
-	mi := &file_mutation_proto_msgTypes[9]
+	mi := &file_mutation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +1091,7 @@ func (x *ChainClosed) String() string {
 func (*ChainClosed) ProtoMessage() {}
 
 func (x *ChainClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[9]
+	mi := &file_mutation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1104,7 @@ func (x *ChainClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChainClosed.ProtoReflect.Descriptor instead.
 func (*ChainClosed) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{9}
+	return file_mutation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ChainClosed) GetCode() uint32 {
@@ -835,7 +1137,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_mutation_proto_msgTypes[10]
+	mi := &file_mutation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1149,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[10]
+	mi := &file_mutation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1162,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{10}
+	return file_mutation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Read) GetHandle() uint64 {
@@ -927,7 +1229,7 @@ type ReadReply struct {
 
 func (x *ReadReply) Reset() {
 	*x = ReadReply{}
-	mi := &file_mutation_proto_msgTypes[11]
+	mi := &file_mutation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1241,7 @@ func (x *ReadReply) String() string {
 func (*ReadReply) ProtoMessage() {}
 
 func (x *ReadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[11]
+	mi := &file_mutation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1254,7 @@ func (x *ReadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReply.ProtoReflect.Descriptor instead.
 func (*ReadReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{11}
+	return file_mutation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadReply) GetCode() uint32 {
@@ -1015,7 +1317,7 @@ type Length struct {
 
 func (x *Length) Reset() {
 	*x = Length{}
-	mi := &file_mutation_proto_msgTypes[12]
+	mi := &file_mutation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1329,7 @@ func (x *Length) String() string {
 func (*Length) ProtoMessage() {}
 
 func (x *Length) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[12]
+	mi := &file_mutation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1342,7 @@ func (x *Length) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Length.ProtoReflect.Descriptor instead.
 func (*Length) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{12}
+	return file_mutation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Length) GetHandle() uint64 {
@@ -1070,7 +1372,7 @@ type LengthReply struct {
 
 func (x *LengthReply) Reset() {
 	*x = LengthReply{}
-	mi := &file_mutation_proto_msgTypes[13]
+	mi := &file_mutation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1384,7 @@ func (x *LengthReply) String() string {
 func (*LengthReply) ProtoMessage() {}
 
 func (x *LengthReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[13]
+	mi := &file_mutation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1397,7 @@ func (x *LengthReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LengthReply.ProtoReflect.Descriptor instead.
 func (*LengthReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{13}
+	return file_mutation_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LengthReply) GetCode() uint32 {
@@ -1144,7 +1446,7 @@ type SyncChunk struct {
 
 func (x *SyncChunk) Reset() {
 	*x = SyncChunk{}
-	mi := &file_mutation_proto_msgTypes[14]
+	mi := &file_mutation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1458,7 @@ func (x *SyncChunk) String() string {
 func (*SyncChunk) ProtoMessage() {}
 
 func (x *SyncChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[14]
+	mi := &file_mutation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1471,7 @@ func (x *SyncChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncChunk.ProtoReflect.Descriptor instead.
 func (*SyncChunk) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{14}
+	return file_mutation_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SyncChunk) GetHandle() uint64 {
@@ -1196,7 +1498,7 @@ type SyncChunkReply struct {
 
 func (x *SyncChunkReply) Reset() {
 	*x = SyncChunkReply{}
-	mi := &file_mutation_proto_msgTypes[15]
+	mi := &file_mutation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1510,7 @@ func (x *SyncChunkReply) String() string {
 func (*SyncChunkReply) ProtoMessage() {}
 
 func (x *SyncChunkReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[15]
+	mi := &file_mutation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1523,7 @@ func (x *SyncChunkReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncChunkReply.ProtoReflect.Descriptor instead.
 func (*SyncChunkReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{15}
+	return file_mutation_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SyncChunkReply) GetCode() uint32 {
@@ -1253,7 +1555,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_mutation_proto_msgTypes[16]
+	mi := &file_mutation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1567,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[16]
+	mi := &file_mutation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1580,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{16}
+	return file_mutation_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Digest) GetHandle() uint64 {
@@ -1334,7 +1636,7 @@ type DigestReply struct {
 
 func (x *DigestReply) Reset() {
 	*x = DigestReply{}
-	mi := &file_mutation_proto_msgTypes[17]
+	mi := &file_mutation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1648,7 @@ func (x *DigestReply) String() string {
 func (*DigestReply) ProtoMessage() {}
 
 func (x *DigestReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[17]
+	mi := &file_mutation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1661,7 @@ func (x *DigestReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestReply.ProtoReflect.Descriptor instead.
 func (*DigestReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{17}
+	return file_mutation_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DigestReply) GetCode() uint32 {
@@ -1450,7 +1752,7 @@ type Patch struct {
 
 func (x *Patch) Reset() {
 	*x = Patch{}
-	mi := &file_mutation_proto_msgTypes[18]
+	mi := &file_mutation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1764,7 @@ func (x *Patch) String() string {
 func (*Patch) ProtoMessage() {}
 
 func (x *Patch) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[18]
+	mi := &file_mutation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1777,7 @@ func (x *Patch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Patch.ProtoReflect.Descriptor instead.
 func (*Patch) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{18}
+	return file_mutation_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Patch) GetHandle() uint64 {
@@ -1544,7 +1846,7 @@ type PatchReply struct {
 
 func (x *PatchReply) Reset() {
 	*x = PatchReply{}
-	mi := &file_mutation_proto_msgTypes[19]
+	mi := &file_mutation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1858,7 @@ func (x *PatchReply) String() string {
 func (*PatchReply) ProtoMessage() {}
 
 func (x *PatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[19]
+	mi := &file_mutation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1871,7 @@ func (x *PatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchReply.ProtoReflect.Descriptor instead.
 func (*PatchReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{19}
+	return file_mutation_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PatchReply) GetCode() uint32 {
@@ -1590,7 +1892,7 @@ var File_mutation_proto protoreflect.FileDescriptor
 
 const file_mutation_proto_rawDesc = "" +
 	"\n" +
-	"\x0emutation.proto\x12\bcairn.v1\x1a\vchunk.proto\"\xdd\x02\n" +
+	"\x0emutation.proto\x12\bcairn.v1\x1a\vchunk.proto\"\xce\x03\n" +
 	"\x06Mutate\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12)\n" +
@@ -1602,7 +1904,10 @@ const file_mutation_proto_rawDesc = "" +
 	"\tchecksums\x18\b \x03(\aB\x02\x10\x01R\tchecksums\x12\x16\n" +
 	"\x06synced\x18\t \x01(\bR\x06synced\x12\x12\n" +
 	"\x04call\x18\n" +
-	" \x01(\x06R\x04call\"'\n" +
+	" \x01(\x06R\x04call\x12%\n" +
+	"\x0epushed_session\x18\v \x01(\x06R\rpushedSession\x12%\n" +
+	"\x0epushed_counter\x18\f \x01(\x04R\rpushedCounter\x12!\n" +
+	"\fpushed_bytes\x18\r \x01(\rR\vpushedBytes\"'\n" +
 	"\x04Kind\x12\b\n" +
 	"\x04NONE\x10\x00\x12\t\n" +
 	"\x05WRITE\x10\x01\x12\n" +
@@ -1613,7 +1918,25 @@ const file_mutation_proto_rawDesc = "" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x18\n" +
-	"\aclaimed\x18\x05 \x01(\x03R\aclaimed\"\xf2\x01\n" +
+	"\aclaimed\x18\x05 \x01(\x03R\aclaimed\"\xd0\x01\n" +
+	"\x04Push\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x06R\asession\x12\x18\n" +
+	"\acounter\x18\x03 \x01(\x04R\acounter\x12\x12\n" +
+	"\x04rest\x18\x04 \x03(\tR\x04rest\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\rR\bposition\x12\x16\n" +
+	"\x06offset\x18\x06 \x01(\x03R\x06offset\x12 \n" +
+	"\tchecksums\x18\a \x03(\aB\x02\x10\x01R\tchecksums\x12\x12\n" +
+	"\x04call\x18\b \x01(\x06R\x04call\"7\n" +
+	"\tPushReply\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\":\n" +
+	"\x04Pull\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x06R\asession\x12\x18\n" +
+	"\acounter\x18\x02 \x01(\x04R\acounter\"7\n" +
+	"\tPullReply\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xf2\x01\n" +
 	"\tChainOpen\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12*\n" +
@@ -1633,7 +1956,7 @@ const file_mutation_proto_rawDesc = "" +
 	"\ffirst_serial\x18\x01 \x01(\x04R\vfirstSerial\x125\n" +
 	"\tmutations\x18\x02 \x03(\v2\x17.cairn.v1.ChainMutationR\tmutations\x12#\n" +
 	"\rcommit_length\x18\x03 \x01(\x03R\fcommitLength\x12 \n" +
-	"\tchecksums\x18\x04 \x03(\aB\x02\x10\x01R\tchecksums\"\x88\x02\n" +
+	"\tchecksums\x18\x04 \x03(\aB\x02\x10\x01R\tchecksums\"\xd6\x02\n" +
 	"\rChainMutation\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\rR\x06length\x12\x1d\n" +
@@ -1643,7 +1966,10 @@ const file_mutation_proto_rawDesc = "" +
 	"\bsequence\x18\x05 \x01(\x04R\bsequence\x123\n" +
 	"\x15lowest_unacknowledged\x18\x06 \x01(\x04R\x14lowestUnacknowledged\x12+\n" +
 	"\x0fdropped_writers\x18\a \x03(\x06B\x02\x10\x01R\x0edroppedWriters\x12\x12\n" +
-	"\x04sync\x18\b \x01(\bR\x04sync\"P\n" +
+	"\x04sync\x18\b \x01(\bR\x04sync\x12%\n" +
+	"\x0epushed_session\x18\t \x01(\x06R\rpushedSession\x12%\n" +
+	"\x0epushed_counter\x18\n" +
+	" \x01(\x04R\rpushedCounter\"P\n" +
 	"\bChainAck\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\x04R\x06serial\x12\x18\n" +
 	"\aaccused\x18\x02 \x01(\tR\aaccused\x12\x12\n" +
@@ -1735,35 +2061,39 @@ func file_mutation_proto_rawDescGZIP() []byte {
 }
 
 var file_mutation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_mutation_proto_goTypes = []any{
 	(Mutate_Kind)(0),       // 0: cairn.v1.Mutate.Kind
 	(*Mutate)(nil),         // 1: cairn.v1.Mutate
 	(*MutateReply)(nil),    // 2: cairn.v1.MutateReply
-	(*ChainOpen)(nil),      // 3: cairn.v1.ChainOpen
-	(*ChainOpened)(nil),    // 4: cairn.v1.ChainOpened
-	(*ChainApply)(nil),     // 5: cairn.v1.ChainApply
-	(*ChainMutation)(nil),  // 6: cairn.v1.ChainMutation
-	(*ChainAck)(nil),       // 7: cairn.v1.ChainAck
-	(*ChainTick)(nil),      // 8: cairn.v1.ChainTick
-	(*ChainClose)(nil),     // 9: cairn.v1.ChainClose
-	(*ChainClosed)(nil),    // 10: cairn.v1.ChainClosed
-	(*Read)(nil),           // 11: cairn.v1.Read
-	(*ReadReply)(nil),      // 12: cairn.v1.ReadReply
-	(*Length)(nil),         // 13: cairn.v1.Length
-	(*LengthReply)(nil),    // 14: cairn.v1.LengthReply
-	(*SyncChunk)(nil),      // 15: cairn.v1.SyncChunk
-	(*SyncChunkReply)(nil), // 16: cairn.v1.SyncChunkReply
-	(*Digest)(nil),         // 17: cairn.v1.Digest
-	(*DigestReply)(nil),    // 18: cairn.v1.DigestReply
-	(*Patch)(nil),          // 19: cairn.v1.Patch
-	(*PatchReply)(nil),     // 20: cairn.v1.PatchReply
-	(*Server)(nil),         // 21: cairn.v1.Server
+	(*Push)(nil),           // 3: cairn.v1.Push
+	(*PushReply)(nil),      // 4: cairn.v1.PushReply
+	(*Pull)(nil),           // 5: cairn.v1.Pull
+	(*PullReply)(nil),      // 6: cairn.v1.PullReply
+	(*ChainOpen)(nil),      // 7: cairn.v1.ChainOpen
+	(*ChainOpened)(nil),    // 8: cairn.v1.ChainOpened
+	(*ChainApply)(nil),     // 9: cairn.v1.ChainApply
+	(*ChainMutation)(nil),  // 10: cairn.v1.ChainMutation
+	(*ChainAck)(nil),       // 11: cairn.v1.ChainAck
+	(*ChainTick)(nil),      // 12: cairn.v1.ChainTick
+	(*ChainClose)(nil),     // 13: cairn.v1.ChainClose
+	(*ChainClosed)(nil),    // 14: cairn.v1.ChainClosed
+	(*Read)(nil),           // 15: cairn.v1.Read
+	(*ReadReply)(nil),      // 16: cairn.v1.ReadReply
+	(*Length)(nil),         // 17: cairn.v1.Length
+	(*LengthReply)(nil),    // 18: cairn.v1.LengthReply
+	(*SyncChunk)(nil),      // 19: cairn.v1.SyncChunk
+	(*SyncChunkReply)(nil), // 20: cairn.v1.SyncChunkReply
+	(*Digest)(nil),         // 21: cairn.v1.Digest
+	(*DigestReply)(nil),    // 22: cairn.v1.DigestReply
+	(*Patch)(nil),          // 23: cairn.v1.Patch
+	(*PatchReply)(nil),     // 24: cairn.v1.PatchReply
+	(*Server)(nil),         // 25: cairn.v1.Server
 }
 var file_mutation_proto_depIdxs = []int32{
 	0,  // 0: cairn.v1.Mutate.kind:type_name -> cairn.v1.Mutate.Kind
-	21, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
-	6,  // 2: cairn.v1.ChainApply.mutations:type_name -> cairn.v1.ChainMutation
+	25, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
+	10, // 2: cairn.v1.ChainApply.mutations:type_name -> cairn.v1.ChainMutation
 	3,  // [3:3] is the sub-list for method output_type
 	3,  // [3:3] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
@@ -1783,7 +2113,7 @@ func file_mutation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mutation_proto_rawDesc), len(file_mutation_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

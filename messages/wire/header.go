@@ -26,8 +26,7 @@ func UpdateChecksum(sum uint32, p []byte) uint32 { return crc32.Update(sum, cast
 // Op says what a frame is. Values are only ever appended.
 type Op uint8
 
-// The operations, with the messages of a request and of its reply. Push and apply of the decoupled path have their
-// numbers reserved.
+// The operations, with the messages of a request and of its reply.
 const (
 	OpMutate     Op = iota + 1 // Mutate + data → MutateReply
 	OpRead                     // Read → ReadReply + data
@@ -41,15 +40,15 @@ const (
 	OpChainAck                 // ChainAck, up the stream
 	OpChainTick                // ChainTick, no reply
 	OpChainClose               // ChainClose → ChainClosed
-	opPush
-	opApply
+	OpPush                     // Push + data → PushReply
+	OpPull                     // Pull → PullReply + data
 	opEnd
 )
 
 var opNames = [opEnd]string{
 	OpMutate: "mutate", OpRead: "read", OpLength: "length", OpSync: "sync", OpDigest: "digest", OpPatch: "patch",
 	OpPing: "ping", OpChainOpen: "chain-open", OpChainApply: "chain-apply", OpChainAck: "chain-ack",
-	OpChainTick: "chain-tick", OpChainClose: "chain-close", opPush: "push", opApply: "apply",
+	OpChainTick: "chain-tick", OpChainClose: "chain-close", OpPush: "push", OpPull: "pull",
 }
 
 // String is the operation's name in logs and metrics.
@@ -102,7 +101,7 @@ func parseHeader(b []byte) (Header, error) {
 	h := Header{Op: Op(b[4]), Flags: b[5], RequestID: binary.BigEndian.Uint64(b[8:])}
 	messageBytes, payloadBytes := binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint32(b[20:])
 	switch {
-	case h.Op == 0 || h.Op >= opPush:
+	case h.Op == 0 || h.Op >= opEnd:
 		return Header{}, gfs.Errorf(gfs.CodeInvalid, "frame of unknown operation %d", b[4])
 	case h.Flags&^FlagReply != 0:
 		return Header{}, gfs.Errorf(gfs.CodeInvalid, "frame with unknown flags %02x", h.Flags)

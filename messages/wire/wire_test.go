@@ -25,7 +25,7 @@ func TestFramesRoundTrip(t *testing.T) {
 		}
 		frames := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) frame {
 			return frame{
-				Header{Op: Op(rapid.IntRange(1, int(opPush)-1).Draw(t, "op")), Flags: rapid.Byte().Draw(t, "flags") & FlagReply, RequestID: rapid.Uint64().Draw(t, "id")},
+				Header{Op: Op(rapid.IntRange(1, int(opEnd)-1).Draw(t, "op")), Flags: rapid.Byte().Draw(t, "flags") & FlagReply, RequestID: rapid.Uint64().Draw(t, "id")},
 				&pb.Read{Handle: rapid.Uint64().Draw(t, "handle"), Offset: rapid.Int64().Draw(t, "offset")},
 				rapid.SliceOfN(rapid.Byte(), 0, 3*readBuffer).Draw(t, "payload"),
 			}
