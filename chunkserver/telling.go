@@ -92,6 +92,10 @@ type Metrics struct {
 	MutationBytes int64  `json:"mutation_bytes_total"`
 	ChainFrames   int64  `json:"chain_frames_total"`
 	ChainBytes    int64  `json:"chain_bytes_total"`
+	Pushes        int64  `json:"pushes_total"`
+	PushBytes     int64  `json:"push_bytes_total"`
+	References    int64  `json:"references_total"`
+	Pulls         int64  `json:"pulls_total"`
 	CorruptBlocks int64  `json:"corrupt_blocks_total"`
 	Orphaned      bool   `json:"orphaned"`
 }
@@ -104,7 +108,8 @@ func (cs *Chunkserver) Metrics() Metrics {
 		InFlight: cs.server.InFlight(), Connections: n.Connections.Load(), Malformed: n.Malformed.Load(),
 		Reads: n.Reads.Load(), ReadBytes: n.ReadBytes.Load(), SendfileBytes: n.SendfileBytes.Load(),
 		Mutations: n.Mutations.Load(), MutationBytes: n.MutationBytes.Load(), ChainFrames: n.ChainFrames.Load(),
-		ChainBytes: n.ChainBytes.Load(), CorruptBlocks: cs.counters.corrupt.Load(), Orphaned: cs.orphaned(),
+		ChainBytes: n.ChainBytes.Load(), Pushes: n.Pushes.Load(), PushBytes: n.PushBytes.Load(),
+		References: n.References.Load(), Pulls: n.Pulls.Load(), CorruptBlocks: cs.counters.corrupt.Load(), Orphaned: cs.orphaned(),
 	}
 	m.CapacityBytes, m.UsedBytes, m.FreeBytes = cs.store.Space()
 	return m

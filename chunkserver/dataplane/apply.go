@@ -12,6 +12,9 @@ type Run struct {
 	Offset    int64 // within the chunk
 	Data      []byte
 	Checksums []uint32 // of Data, cut at the chunk's block boundaries
+
+	pushed   pushKey // names the data, if they were pushed and the frame does not carry them
+	mutation int     // then the index of the mutation
 }
 
 // Apply is one frame of a chain: mutations with consecutive serial numbers and their data. Whoever has it releases
@@ -19,7 +22,8 @@ type Run struct {
 //
 // The data are cut into runs by a rule that sender and receiver apply alike: a mutation of at least
 // gfs.SmallMutationBytes is a run of its own; shorter ones, each beginning where the one before ended, share a run.
-// Mutations without data are skipped. The checksums are those of the runs, one after the other.
+// Mutations without data are skipped. The checksums are those of the runs, one after the other. Data that were pushed
+// are a run of their own too, which travels without them.
 type Apply struct {
 	First     gfs.Serial
 	Mutations []mutation.Mutation
@@ -28,6 +32,8 @@ type Apply struct {
 
 	buffers  []*Buffer
 	requests []*Mutation
+	claimed  []*pushed
+	pushed   []pushKey // of each mutation, while a frame is taken apart; nil if it carries all its data
 	window   *window
 	bytes    int
 }
@@ -38,6 +44,17 @@ func (a *Apply) Last() gfs.Serial { return a.First + gfs.Serial(len(a.Mutations)
 // Bytes is the length of the data.
 func (a *Apply) Bytes() int { return a.bytes }
 
+// carried is the length of the data that travel with the frame.
+func (a *Apply) carried() int {
+	n := 0
+	for i := range a.Runs {
+		if a.Runs[i].pushed.none() {
+			n += len(a.Runs[i].Data)
+		}
+	}
+	return n
+}
+
 // Release gives the memory of the data back.
 func (a *Apply) Release() {
 	for _, b := range a.buffers {
@@ -46,10 +63,13 @@ func (a *Apply) Release() {
 	for _, m := range a.requests {
 		m.ReleaseData()
 	}
+	for _, p := range a.claimed {
+		p.release(1)
+	}
 	if a.window != nil {
 		a.window.put(a.bytes)
 	}
-	a.buffers, a.requests, a.window, a.Runs = nil, nil, nil, nil
+	a.buffers, a.requests, a.claimed, a.window, a.Runs = nil, nil, nil, nil, nil
 }
 
 // NewApply makes the frame of a primary's batch. data has the request behind each mutation, nil for one without
@@ -63,7 +83,7 @@ func NewApply(pool *Pool, batch mutation.Batch[*Mutation]) *Apply {
 		case m.Length == 0:
 			from++
 		case m.Length >= gfs.SmallMutationBytes:
-			a.addLarge(m, batch.Requests[from])
+			a.addLarge(from, batch.Requests[from])
 			from++
 		default:
 			to := runEnd(a.Mutations, from)
@@ -88,12 +108,17 @@ func runEnd(mutations []mutation.Mutation, from int) int {
 	return to
 }
 
-func (a *Apply) addLarge(m *mutation.Mutation, request *Mutation) {
+func (a *Apply) addLarge(index int, request *Mutation) {
+	m := &a.Mutations[index]
 	sums := request.Checksums
 	if request.Request.Kind == mutation.KindAppend && m.Offset%gfs.BlockSize != 0 {
 		sums = wire.AppendChecksums(nil, m.Offset, request.Data())
 	}
-	a.Runs = append(a.Runs, Run{Offset: m.Offset, Data: request.Data(), Checksums: sums})
+	run := Run{Offset: m.Offset, Data: request.Data(), Checksums: sums}
+	if request.pushed != nil {
+		run.pushed, run.mutation = request.pushed.key, index
+	}
+	a.Runs = append(a.Runs, run)
 	a.requests = append(a.requests, request)
 	a.bytes += m.Length
 }
@@ -122,6 +147,7 @@ func parseApply(message *pb.ChainApply, payload int) (*Apply, error) {
 		return nil, gfs.Errorf(gfs.CodeInvalid, "chain frame of %d mutations from serial %d: want 1 to %d, from 1 on", n, message.FirstSerial, gfs.MaxBatchMutations)
 	}
 	a := &Apply{First: gfs.Serial(message.FirstSerial), Commit: message.CommitLength, Mutations: make([]mutation.Mutation, n)}
+	carried := 0
 	for i, m := range message.Mutations {
 		to := &a.Mutations[i]
 		*to = mutation.Mutation{
@@ -135,14 +161,28 @@ func parseApply(message *pb.ChainApply, payload int) (*Apply, error) {
 			return nil, err
 		}
 		a.bytes += to.Length
+		if m.PushedSession == 0 {
+			carried += to.Length
+			continue
+		}
+		if to.Length < gfs.SmallMutationBytes {
+			return nil, gfs.Errorf(gfs.CodeInvalid, "chain frame with %d pushed bytes: want %d at least", to.Length, gfs.SmallMutationBytes)
+		}
+		if a.pushed == nil {
+			a.pushed = make([]pushKey, n)
+		}
+		a.pushed[i] = pushKey{m.PushedSession, m.PushedCounter}
 	}
-	if a.bytes != payload {
-		return nil, gfs.Errorf(gfs.CodeInvalid, "chain frame with %d bytes of data for mutations of %d bytes", payload, a.bytes)
+	if a.bytes > gfs.MaxPieceBytes {
+		return nil, gfs.Errorf(gfs.CodeInvalid, "chain frame for %d bytes of data: at most %d are allowed", a.bytes, gfs.MaxPieceBytes)
+	}
+	if carried != payload {
+		return nil, gfs.Errorf(gfs.CodeInvalid, "chain frame with %d bytes of data for mutations of %d bytes", payload, carried)
 	}
 	return a, nil
 }
 
-// layOut cuts data into runs and gives each its checksums.
+// layOut cuts data into runs and gives each its checksums. Those of pushed data remain to be filled.
 func (a *Apply) layOut(data []byte, sums []uint32) error {
 	for from := 0; from < len(a.Mutations); {
 		m := &a.Mutations[from]
@@ -160,8 +200,14 @@ func (a *Apply) layOut(data []byte, sums []uint32) error {
 		if parts > len(sums) {
 			return gfs.Errorf(gfs.CodeInvalid, "chain frame with too few checksums for its data")
 		}
-		a.Runs = append(a.Runs, Run{Offset: m.Offset, Data: data[:length:length], Checksums: sums[:parts:parts]})
-		data, sums, from = data[length:], sums[parts:], to
+		run := Run{Offset: m.Offset, Checksums: sums[:parts:parts]}
+		if a.pushed != nil && !a.pushed[from].none() {
+			run.pushed, run.mutation = a.pushed[from], from
+		} else {
+			run.Data, data = data[:length:length], data[length:]
+		}
+		a.Runs = append(a.Runs, run)
+		sums, from = sums[parts:], to
 	}
 	if len(sums) != 0 {
 		return gfs.Errorf(gfs.CodeInvalid, "chain frame with %d checksums too many", len(sums))
@@ -187,13 +233,19 @@ func (e *applyMessage) fill(a *Apply) *pb.ChainApply {
 		to.Offset, to.Length, to.NewLength = from.Offset, uint32(from.Length), from.NewLength
 		to.Writer, to.Sequence, to.LowestUnacknowledged = uint64(from.Writer), from.Sequence, from.Lowest
 		to.DroppedWriters, to.Sync = to.DroppedWriters[:0], from.Sync
+		to.PushedSession, to.PushedCounter = 0, 0
 		for _, w := range from.Dropped {
 			to.DroppedWriters = append(to.DroppedWriters, uint64(w))
 		}
 		e.message.Mutations = append(e.message.Mutations, to)
 	}
 	for i := range a.Runs {
-		e.message.Checksums = append(e.message.Checksums, a.Runs[i].Checksums...)
+		run := &a.Runs[i]
+		e.message.Checksums = append(e.message.Checksums, run.Checksums...)
+		if !run.pushed.none() {
+			to := &e.slab[run.mutation]
+			to.PushedSession, to.PushedCounter = run.pushed.session, run.pushed.counter
+		}
 	}
 	return &e.message
 }

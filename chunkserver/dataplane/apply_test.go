@@ -33,10 +33,10 @@ func request(pool *Pool, kind mutation.Kind, offset int64, data []byte) *Mutatio
 func TestFramesSurviveTheWire(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var pool Pool
+		store := newPushStore()
 		var b mutation.Batch[*Mutation]
 		b.First = gfs.Serial(rapid.IntRange(1, 1000).Draw(t, "first"))
 		length := rapid.SampledFrom([]int64{0, 100, gfs.BlockSize, gfs.BlockSize - 1, 5*gfs.BlockSize + 7}).Draw(t, "length")
-		content := make(map[int64][]byte)
 		for range rapid.IntRange(1, 12).Draw(t, "mutations") {
 			n := rapid.SampledFrom([]int{0, 1, 100, 1024, gfs.SmallMutationBytes - 1, gfs.SmallMutationBytes, 200_000}).Draw(t, "bytes")
 			m := mutation.Mutation{Offset: length, Length: n, NewLength: length + int64(n), Writer: 7, Sequence: uint64(n), Lowest: 1}
@@ -54,14 +54,14 @@ func TestFramesSurviveTheWire(t *testing.T) {
 			default:
 				r = request(&pool, mutation.KindAppend, 0, data)
 			}
+			if n >= gfs.SmallMutationBytes && rapid.Bool().Draw(t, "pushed") {
+				store.hold(t, r, uint64(len(b.Mutations)+1), m.Offset)
+			}
 			length = m.NewLength
 			b.Mutations, b.Requests = append(b.Mutations, m), append(b.Requests, r)
-			for i, x := range data {
-				content[m.Offset+int64(i)] = []byte{x}
-			}
 		}
 		sent := NewApply(&pool, b)
-		got := throughTheWire(t, sent)
+		got := throughTheWire(t, sent, store)
 		if got.First != sent.First || got.Last() != b.First+gfs.Serial(len(b.Mutations))-1 || got.Bytes() != sent.Bytes() {
 			t.Fatalf("serials %d to %d with %d bytes became %d to %d with %d", sent.First, sent.Last(), sent.Bytes(), got.First, got.Last(), got.Bytes())
 		}
@@ -83,16 +83,41 @@ func TestFramesSurviveTheWire(t *testing.T) {
 		}
 		sent.Release()
 		got.Release()
+		for _, r := range b.Requests {
+			if r != nil && r.pushed != nil {
+				r.pushed.release(1) // as its answer does
+			}
+		}
+		if len(store.kept) != 0 {
+			t.Fatalf("%d pushes are kept", len(store.kept))
+		}
 	})
 }
 
-// throughTheWire encodes a frame and reads it back.
-func throughTheWire(t *rapid.T, a *Apply) *Apply {
+// hold makes the data of a request pushed ones, which the store has, as a connection does.
+func (s *pushStore) hold(t *rapid.T, r *Mutation, counter uint64, offset int64) {
+	if r.Request.Kind == mutation.KindAppend {
+		offset = 0
+	}
+	p := &pushed{key: pushKey{1, counter}, buffer: r.buffer, offset: offset % gfs.BlockSize, sums: r.Checksums}
+	if !s.admit(0, len(p.buffer.Data)) {
+		t.Fatal("no room")
+	}
+	if err := s.put(p); err != nil {
+		t.Fatal(err)
+	}
+	r.pushed = s.claim(p.key, 2)
+}
+
+// throughTheWire encodes a frame and reads it back. Pushed data come from the store.
+func throughTheWire(t *rapid.T, a *Apply, store *pushStore) *Apply {
 	var stream bytes.Buffer
 	var encoder applyMessage
 	var payload [][]byte
 	for _, run := range a.Runs {
-		payload = append(payload, run.Data)
+		if run.pushed.none() {
+			payload = append(payload, run.Data)
+		}
 	}
 	encoder.fill(a) // what a frame before has left must not matter
 	if err := wire.NewWriter(&stream).Frame(wire.Header{Op: wire.OpChainApply}, encoder.fill(a), payload...); err != nil {
@@ -117,6 +142,17 @@ func throughTheWire(t *rapid.T, a *Apply) *Apply {
 	}
 	if err := got.layOut(data, message.Checksums); err != nil {
 		t.Fatal(err)
+	}
+	for i := range got.Runs {
+		run := &got.Runs[i]
+		if run.pushed.none() {
+			continue
+		}
+		p := store.borrow(run.pushed)
+		if p == nil || !p.fits(got.Mutations[run.mutation].Length, run.Offset, run.Checksums) {
+			t.Fatalf("run %d does not fit what was pushed as %v", i, run.pushed)
+		}
+		run.Data, got.claimed = p.buffer.Data, append(got.claimed, p)
 	}
 	return got
 }
@@ -151,6 +187,9 @@ func FuzzParseApply(f *testing.F) {
 	seed(&pb.ChainApply{FirstSerial: 1, Mutations: []*pb.ChainMutation{
 		{Length: 100_000, NewLength: 100_000}, {Offset: 100_000, Length: 10, NewLength: 100_010}, {Offset: 100_010, Length: 10, NewLength: 100_020},
 	}, Checksums: []uint32{1, 2, 3}}, 100_020)
+	seed(&pb.ChainApply{FirstSerial: 1, Mutations: []*pb.ChainMutation{
+		{Length: 70_000, NewLength: 70_000, PushedSession: 1, PushedCounter: 2}, {Offset: 70_000, Length: 10, NewLength: 70_010},
+	}, Checksums: []uint32{1, 2, 3}}, 10)
 	seed(&pb.ChainApply{FirstSerial: 1, Mutations: []*pb.ChainMutation{{Offset: -1, Length: 1 << 31, NewLength: 8, DroppedWriters: []uint64{1}}}}, 3)
 	f.Fuzz(func(t *testing.T, b []byte, payload int) {
 		var m pb.ChainApply
@@ -169,10 +208,16 @@ func FuzzParseApply(f *testing.F) {
 		}
 		total, parts := 0, 0
 		for _, run := range a.Runs {
+			n := len(run.Data)
+			if !run.pushed.none() {
+				if n = a.Mutations[run.mutation].Length; n < gfs.SmallMutationBytes || run.Data != nil {
+					t.Fatalf("a run of %d pushed bytes with %d others", n, len(run.Data))
+				}
+			}
 			total += len(run.Data)
 			parts += len(run.Checksums)
-			if run.Offset < 0 || run.Offset+int64(len(run.Data)) > gfs.ChunkSize || len(run.Checksums) != wire.Parts(run.Offset, int64(len(run.Data))) {
-				t.Fatalf("run at %d of %d bytes with %d checksums", run.Offset, len(run.Data), len(run.Checksums))
+			if run.Offset < 0 || run.Offset+int64(n) > gfs.ChunkSize || len(run.Checksums) != wire.Parts(run.Offset, int64(n)) {
+				t.Fatalf("run at %d of %d bytes with %d checksums", run.Offset, n, len(run.Checksums))
 			}
 		}
 		if total != payload || parts != len(m.Checksums) {
@@ -192,6 +237,10 @@ func TestRequestsOutsideAChunkAreRefused(t *testing.T) {
 		"write with writer":  {&pb.Mutate{Kind: pb.Mutate_WRITE, Writer: 1, Checksums: sums}, 1, gfs.CodeInvalid},
 		"record too large":   {&pb.Mutate{Kind: pb.Mutate_APPEND}, gfs.MaxRecordBytes + 1, gfs.CodeRecordTooLarge},
 		"two parts, one sum": {&pb.Mutate{Kind: pb.Mutate_WRITE, Offset: gfs.BlockSize - 1, Checksums: sums}, 2, gfs.CodeInvalid},
+		"pushed":             {&pb.Mutate{Kind: pb.Mutate_APPEND, Checksums: sums, PushedSession: 1, PushedBytes: gfs.BlockSize}, 0, gfs.CodeNone},
+		"pushed and sent":    {&pb.Mutate{Kind: pb.Mutate_APPEND, Checksums: sums, PushedSession: 1, PushedBytes: gfs.BlockSize}, 1, gfs.CodeInvalid},
+		"too little pushed":  {&pb.Mutate{Kind: pb.Mutate_APPEND, Checksums: sums, PushedSession: 1, PushedBytes: 1}, 0, gfs.CodeInvalid},
+		"too much pushed":    {&pb.Mutate{Kind: pb.Mutate_APPEND, Checksums: sums, PushedSession: 1, PushedBytes: 1 << 31}, 0, gfs.CodeInvalid},
 		"offset overflows":   {&pb.Mutate{Kind: pb.Mutate_WRITE, Offset: 1<<63 - 1, Checksums: sums}, 1, gfs.CodeInvalid},
 	} {
 		if _, err := requestOf(c.m, c.payload); gfs.CodeOf(err) != c.want {

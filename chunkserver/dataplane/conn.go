@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -38,8 +39,13 @@ type conn struct {
 	bytes    *window // their data
 	held     *window // frames of a chain stream that were not applied
 
-	mutate pb.Mutate // reused by every request
-	reads  reader
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+
+	mutate     pb.Mutate // reused by every request
+	push       pb.Push
+	forwarders map[string]*forwarder // by address
+	reads      reader
 
 	replying    sync.Mutex // guards mutateReply; any goroutine
 	mutateReply pb.MutateReply
@@ -60,12 +66,14 @@ func newConn(s *Server, tcp *net.TCPConn) (*conn, error) {
 		bytes:    newWindow(math.MaxInt, gfs.MaxConnectionBytes),
 		held:     newWindow(gfs.MaxChainWindowFrames, gfs.MaxChainWindowBytes),
 	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.reads = reader{conn: c, frames: wire.NewWriter(tcp), heads: wire.NewWriter(moreWriter{raw})}
 	return c, nil
 }
 
 // close may be called from any goroutine, more than once.
 func (c *conn) close() {
+	c.cancel()
 	c.out.close()
 	c.requests.close()
 	c.bytes.close()
@@ -107,7 +115,7 @@ func (c *conn) dispatch(h wire.Header) error {
 	if h.IsReply() {
 		return gfs.Errorf(gfs.CodeInvalid, "%s reply to nothing", h.Op)
 	}
-	if h.PayloadBytes > 0 && h.Op != wire.OpMutate && h.Op != wire.OpPatch {
+	if h.PayloadBytes > 0 && h.Op != wire.OpMutate && h.Op != wire.OpPatch && h.Op != wire.OpPush {
 		return gfs.Errorf(gfs.CodeInvalid, "%s request with a payload of %d bytes", h.Op, h.PayloadBytes)
 	}
 	switch h.Op {
@@ -126,6 +134,10 @@ func (c *conn) dispatch(h wire.Header) error {
 	case wire.OpPing:
 		c.reply(h, nil)
 		return nil
+	case wire.OpPush:
+		return c.onPush(h)
+	case wire.OpPull:
+		return c.onPull(h)
 	case wire.OpChainOpen:
 		return c.onChainOpen(h)
 	}
@@ -136,13 +148,12 @@ func (c *conn) reply(h wire.Header, m proto.Message) {
 	c.out.send(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, m)
 }
 
-// replyData answers with data and waits until they are on their way. It takes over data.
-func (c *conn) replyData(h wire.Header, m proto.Message, data *Buffer) {
-	defer data.Release()
+// replyData answers with data and waits until they are on their way.
+func (c *conn) replyData(h wire.Header, m proto.Message, data []byte) {
 	c.out.write.Lock()
-	err := c.out.setDeadline(len(data.Data))
+	err := c.out.setDeadline(len(data))
 	if err == nil {
-		err = wire.NewWriter(c.tcp).Frame(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, m, data.Data)
+		err = wire.NewWriter(c.tcp).Frame(wire.Header{Op: h.Op, Flags: wire.FlagReply, RequestID: h.RequestID}, m, data)
 	}
 	c.out.write.Unlock()
 	if err != nil {
@@ -168,6 +179,9 @@ func (c *conn) onMutate(h wire.Header) error {
 		return c.in.discard()
 	}
 	m.Checksums = append(m.sums[:0], c.mutate.Checksums...)
+	if c.mutate.PushedSession != 0 {
+		return c.onReference(m)
+	}
 	if err := c.admit(m.Handle, h.PayloadBytes); err != nil {
 		return err
 	}
@@ -176,16 +190,21 @@ func (c *conn) onMutate(h wire.Header) error {
 	if m.Request.Kind == mutation.KindWrite {
 		offset = m.Request.Offset
 	}
-	corrupt, err := c.in.verified(m.buffer.Data, offset, m.Checksums)
+	corrupt, err := c.in.verified(m.buffer.Data, offset, m.Checksums, nil)
 	if err != nil || corrupt != nil {
 		m.ReleaseData()
 		m.Reply(0, 0, corrupt)
 		return err
 	}
-	c.server.counters.Mutations.Add(1)
-	c.server.counters.MutationBytes.Add(int64(h.PayloadBytes))
-	c.server.handler.Mutate(m)
+	c.hand(m)
 	return nil
+}
+
+// hand passes on a mutation whose data are here.
+func (c *conn) hand(m *Mutation) {
+	c.server.counters.Mutations.Add(1)
+	c.server.counters.MutationBytes.Add(int64(m.Request.Length))
+	c.server.handler.Mutate(m)
 }
 
 // admit waits for room for n bytes of a mutation's data, while the connection is not read on.
@@ -249,7 +268,8 @@ func (c *conn) onDigest(h wire.Header) error {
 		if data == nil {
 			c.reply(h, reply)
 		} else {
-			c.replyData(h, reply, data)
+			c.replyData(h, reply, data.Data)
+			data.Release()
 		}
 		c.requests.put(0)
 	})
@@ -339,8 +359,9 @@ func (r *frameReader) discard() error {
 }
 
 // verified reads the next len(data) bytes of the payload, which lie at offset in a chunk, and compares them with
-// their checksums while they are hot. corrupt says which do not match; err ends the connection.
-func (r *frameReader) verified(data []byte, offset int64, sums []uint32) (corrupt, err error) {
+// their checksums while they are hot. each, if not nil, gets every part that matches, in order, up to the first that does
+// not. corrupt says which do not match; err ends the connection.
+func (r *frameReader) verified(data []byte, offset int64, sums []uint32, each func(part []byte)) (corrupt, err error) {
 	for len(data) > 0 {
 		n := min(len(data), verifyBytes-int(offset%verifyBytes))
 		if err := r.payload(data[:n]); err != nil {
@@ -349,6 +370,9 @@ func (r *frameReader) verified(data []byte, offset int64, sums []uint32) (corrup
 		parts := wire.Parts(offset, int64(n))
 		if corrupt == nil {
 			corrupt = wire.Verify(sums[:parts], offset, data[:n])
+		}
+		if corrupt == nil && each != nil {
+			each(data[:n])
 		}
 		offset, data, sums = offset+int64(n), data[n:], sums[parts:]
 	}

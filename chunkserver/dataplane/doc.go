@@ -21,10 +21,20 @@
 // cumulative ChainAcks come up. A stream is never continued on another connection. What a member has received and
 // not applied is bounded, so a slow member slows its predecessor and nobody runs out of memory.
 //
+// # Pushed data
+//
+// A client may push the data of a mutation ahead of it, along a chain that begins at the replica nearest to itself. Each
+// server passes on what it has verified while more arrives, on one connection for each pair of an accepted connection
+// and a next server, keeps the data, and answers when all after it have answered. The mutation then names the data, and so do
+// the frames of chain streams: a member takes its own, or pulls those of the primary, who has them until the mutation is
+// answered. What waits for its mutation is bounded for each position in a chain apart, and dropped after
+// gfs.PushLifetime. A mutation whose data are not there ends its client's connection: nothing behind it may overtake it.
+//
 // # Who owns the bytes
 //
 // Data lie in Buffers of a Pool, each with one owner at a time, who releases it. A Mutation, an Apply and the data
-// of a patch own their buffers; whoever is handed one releases it once.
+// of a patch own their buffers; whoever is handed one releases it once. Pushed data have several holders, the last of
+// whom gives the buffer back.
 //
 // # What it does not do
 //

@@ -142,7 +142,9 @@ func (d *Downstream) listen(events DownstreamEvents) error {
 func (d *Downstream) Apply(a *Apply) error {
 	d.payload = d.payload[:0]
 	for i := range a.Runs {
-		d.payload = append(d.payload, a.Runs[i].Data)
+		if a.Runs[i].pushed.none() {
+			d.payload = append(d.payload, a.Runs[i].Data)
+		}
 	}
 	return d.write(wire.OpChainApply, 0, d.message.fill(a), d.payload...)
 }

@@ -16,6 +16,9 @@ import (
 // gets the reply and must not wait. The error is gfs.CodeInvalid or gfs.CodeRecordTooLarge.
 func NewMutation(pool *Pool, request *pb.Mutate, data []byte, answer func(offset, length int64, err error)) (*Mutation, error) {
 	r, err := requestOf(request, len(data))
+	if err == nil && request.PushedSession != 0 {
+		err = gfs.Errorf(gfs.CodeInvalid, "pushed data come by connections only")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -32,11 +35,13 @@ func NewSync(handle gfs.ChunkHandle, version gfs.Version, answer func(offset, le
 	return &Mutation{Handle: handle, Version: version, Request: mutation.Request{Kind: mutation.KindSync}, answer: answer}
 }
 
-// Encode is a frame as it travels: its message, and its data one after another. Both are copies.
+// Encode is a frame as it travels: its message, and the data that it carries one after another. Both are copies.
 func (a *Apply) Encode() (*pb.ChainApply, []byte) {
-	data := make([]byte, 0, a.bytes)
+	data := make([]byte, 0, a.carried())
 	for i := range a.Runs {
-		data = append(data, a.Runs[i].Data...)
+		if a.Runs[i].pushed.none() {
+			data = append(data, a.Runs[i].Data...)
+		}
 	}
 	return new(applyMessage).fill(a), data
 }
@@ -45,6 +50,9 @@ func (a *Apply) Encode() (*pb.ChainApply, []byte) {
 // gfs.CodeInvalid and gfs.CodeCorrupt.
 func DecodeApply(pool *Pool, message *pb.ChainApply, data []byte) (*Apply, error) {
 	a, err := parseApply(message, len(data))
+	if err == nil && a.pushed != nil {
+		err = gfs.Errorf(gfs.CodeInvalid, "pushed data come by connections only")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ type Mutation struct {
 	Claimed int64
 
 	buffer *Buffer
-	call   uint64 // the client's, for logs
+	pushed *pushed // whose buffer it is, if it was pushed: held for the data and for the answer
+	call   uint64  // the client's, for logs
 	conn   *conn
 	answer func(offset, length int64, err error) // in the place of conn for what came by no connection
 	id     uint64
@@ -47,7 +48,11 @@ func (m *Mutation) ReleaseData() {
 		return
 	}
 	n := len(m.buffer.Data)
-	m.buffer.Release()
+	if m.pushed != nil {
+		m.pushed.release(1)
+	} else {
+		m.buffer.Release()
+	}
 	m.buffer = nil
 	if m.answer == nil {
 		m.conn.dismiss(m.Handle, n)
@@ -60,6 +65,9 @@ func (m *Mutation) Reply(offset, length int64, err error) {
 	if m.answer != nil {
 		m.answer(offset, length, err)
 		return
+	}
+	if m.pushed != nil {
+		m.pushed.release(1)
 	}
 	c := m.conn
 	code, detail := errorOf(err)
@@ -93,8 +101,15 @@ func detailOf(err error) string {
 	return err.Error()
 }
 
-// requestOf checks what a client asks for. payload is the number of bytes that come with it.
+// requestOf checks what a client asks for. payload is the number of bytes that come with it, unless they were pushed.
 func requestOf(m *pb.Mutate, payload int) (mutation.Request, error) {
+	if m.PushedSession != 0 {
+		if payload != 0 || m.PushedBytes < gfs.SmallMutationBytes || m.PushedBytes > gfs.MaxPieceBytes {
+			return mutation.Request{}, gfs.Errorf(gfs.CodeInvalid, "mutation of %d pushed bytes and %d others: want %d to %d and no others",
+				m.PushedBytes, payload, gfs.SmallMutationBytes, gfs.MaxPieceBytes)
+		}
+		payload = int(m.PushedBytes)
+	}
 	r := mutation.Request{
 		Length:   payload,
 		Writer:   gfs.WriterID(m.Writer),

@@ -38,6 +38,7 @@ type Server struct {
 	log      *logrus.Entry
 	requests *window   // of clients, on all connections together
 	shares   []*window // see share
+	pushes   *pushStore
 	quiet    logLimit
 
 	done  chan struct{} // closed by Close
@@ -58,7 +59,11 @@ type Counters struct {
 	Mutations     atomic.Int64
 	MutationBytes atomic.Int64
 	ChainFrames   atomic.Int64
-	ChainBytes    atomic.Int64
+	ChainBytes    atomic.Int64 // but for data that were pushed
+	Pushes        atomic.Int64 // taken in as a whole
+	PushBytes     atomic.Int64
+	References    atomic.Int64 // of Mutations, those whose data were pushed
+	Pulls         atomic.Int64 // of pushed data that another member lacked
 }
 
 // Listen starts a server. Errors are those of the listener, and gfs.CodeInvalid for an address beyond loopback
@@ -74,6 +79,7 @@ func Listen(cfg Config) (*Server, error) {
 	s := Detached(cfg)
 	s.listener = listener
 	s.wg.Go(s.accept)
+	s.wg.Go(s.sweepPushes)
 	return s, nil
 }
 
@@ -85,6 +91,7 @@ func Detached(cfg Config) *Server {
 		log:      cfg.Log,
 		requests: newWindow(gfs.MaxInFlightRequests, gfs.MaxRequestBufferBytes),
 		shares:   newShares(),
+		pushes:   newPushStore(),
 		conns:    make(map[*conn]struct{}),
 		done:     make(chan struct{}),
 	}
@@ -139,6 +146,7 @@ func (s *Server) Close() error {
 	for _, share := range s.shares {
 		share.close()
 	}
+	s.pushes.close()
 	s.mu.Lock()
 	for c := range s.conns {
 		c.close()

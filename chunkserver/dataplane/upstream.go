@@ -16,7 +16,9 @@ type Upstream struct {
 	conn *conn
 	open uint64 // request id of ChainOpen
 	last uint64 // request id of ChainClose, set before the sink hears of it
-	lost atomic.Bool
+	// primary is the address of the chain's first member.
+	primary string
+	lost    atomic.Bool
 }
 
 // Lost reports whether the stream has ended. It is true before the sink's Lost is called.
@@ -58,7 +60,7 @@ func (c *conn) onChainOpen(h wire.Header) error {
 	if err := c.in.finish(); err != nil {
 		return err
 	}
-	up := &Upstream{conn: c, open: h.RequestID}
+	up := &Upstream{conn: c, open: h.RequestID, primary: open.Members[0].Address}
 	sink := c.server.handler.OpenChain(open, up)
 	err := c.chain(up, sink)
 	up.lost.Store(true)
@@ -91,7 +93,7 @@ func (c *conn) chain(up *Upstream, sink ChainSink) error {
 			err = gfs.Errorf(gfs.CodeInvalid, "%s reply down a chain stream", h.Op)
 		case h.Op == wire.OpChainApply:
 			var a *Apply
-			if a, err = c.readApply(&message, h); err == nil {
+			if a, err = c.readApply(&message, h, up); err == nil {
 				sink.Apply(a)
 			}
 		case h.Op == wire.OpChainTick:
@@ -118,7 +120,7 @@ func (c *conn) chain(up *Upstream, sink ChainSink) error {
 }
 
 // readApply reads a frame of mutations and checks all of it.
-func (c *conn) readApply(message *pb.ChainApply, h wire.Header) (*Apply, error) {
+func (c *conn) readApply(message *pb.ChainApply, h wire.Header, up *Upstream) (*Apply, error) {
 	if err := c.in.decode(message); err != nil {
 		return nil, err
 	}
@@ -128,23 +130,31 @@ func (c *conn) readApply(message *pb.ChainApply, h wire.Header) (*Apply, error) 
 	}
 	c.held.take(a.bytes)
 	a.window = c.held
-	b := c.server.pool.Get(a.bytes)
+	b := c.server.pool.Get(h.PayloadBytes)
 	a.buffers = append(a.buffers, b)
 	if err = a.layOut(b.Data, message.Checksums); err == nil {
-		err = c.readRuns(a)
+		err = c.readRuns(a, up)
 	}
 	if err != nil {
 		a.Release()
 		return nil, err
 	}
 	c.server.counters.ChainFrames.Add(1)
-	c.server.counters.ChainBytes.Add(int64(a.bytes))
+	c.server.counters.ChainBytes.Add(int64(h.PayloadBytes))
 	return a, nil
 }
 
-func (c *conn) readRuns(a *Apply) error {
-	for _, run := range a.Runs {
-		corrupt, err := c.in.verified(run.Data, run.Offset, run.Checksums)
+// readRuns gets the data of a frame, most of which follow it.
+func (c *conn) readRuns(a *Apply, up *Upstream) error {
+	for i := range a.Runs {
+		run := &a.Runs[i]
+		if !run.pushed.none() {
+			if err := c.reference(a, run, up); err != nil {
+				return err
+			}
+			continue
+		}
+		corrupt, err := c.in.verified(run.Data, run.Offset, run.Checksums, nil)
 		if err == nil {
 			err = corrupt // the predecessor checked it too: one of us, or what is between, is broken
 		}

@@ -1,6 +1,9 @@
 package dataplane
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // window bounds what is held at once, in number and in bytes. What alone exceeds the bytes passes when nothing else
 // is held. It is safe for concurrent use.
@@ -15,6 +18,11 @@ type window struct {
 	closed    bool
 }
 
+// full reports whether there is no room for n bytes; the lock is held.
+func (w *window) full(n int) bool {
+	return !w.closed && w.count > 0 && (w.count+1 > w.mostCount || w.bytes+n > w.mostBytes)
+}
+
 func newWindow(mostCount, mostBytes int) *window {
 	w := &window{mostCount: mostCount, mostBytes: mostBytes}
 	w.moved.L = &w.mu
@@ -26,7 +34,7 @@ func newWindow(mostCount, mostBytes int) *window {
 func (w *window) take(n int) (waited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for !w.closed && w.count > 0 && (w.count+1 > w.mostCount || w.bytes+n > w.mostBytes) {
+	for w.full(n) {
 		w.waiting++
 		w.moved.Wait()
 		w.waiting--
@@ -35,6 +43,33 @@ func (w *window) take(n int) (waited bool) {
 	w.count++
 	w.bytes += n
 	return waited
+}
+
+// takeWithin is take for those who wait for patience at most. It reports whether there was room.
+func (w *window) takeWithin(n int, patience time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.full(n) {
+		expired := false
+		timer := time.AfterFunc(patience, func() {
+			w.mu.Lock()
+			expired = true
+			w.mu.Unlock()
+			w.moved.Broadcast()
+		})
+		defer timer.Stop()
+		w.waiting++
+		for w.full(n) && !expired {
+			w.moved.Wait()
+		}
+		w.waiting--
+		if w.full(n) {
+			return false
+		}
+	}
+	w.count++
+	w.bytes += n
+	return true
 }
 
 // put gives back what was taken.

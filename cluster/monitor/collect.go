@@ -105,6 +105,10 @@ func chunkserverMetrics() []chunkserverMetric {
 		{"mutation_bytes_total", "Bytes that clients wrote and appended.", func(m *chunkserver.Metrics) int64 { return m.MutationBytes }},
 		{"chain_frames_total", "Frames that came from the predecessor in a chain.", func(m *chunkserver.Metrics) int64 { return m.ChainFrames }},
 		{"chain_bytes_total", "Bytes that came from the predecessor in a chain.", func(m *chunkserver.Metrics) int64 { return m.ChainBytes }},
+		{"pushes_total", "Pieces of data that came ahead of their mutation.", func(m *chunkserver.Metrics) int64 { return m.Pushes }},
+		{"push_bytes_total", "Bytes that came ahead of their mutation.", func(m *chunkserver.Metrics) int64 { return m.PushBytes }},
+		{"references_total", "Of the mutations, those whose data had come ahead.", func(m *chunkserver.Metrics) int64 { return m.References }},
+		{"pulls_total", "Pieces of pushed data that another member lacked.", func(m *chunkserver.Metrics) int64 { return m.Pulls }},
 		{"corrupt_blocks_total", "Blocks found not to match their checksums.", func(m *chunkserver.Metrics) int64 { return m.CorruptBlocks }},
 		{"orphaned", "1 if no master was heard for 5 s.", func(m *chunkserver.Metrics) int64 {
 			if m.Orphaned {
