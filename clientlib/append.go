@@ -132,7 +132,7 @@ func (f *openFile) pushAppend(p *patience, record []byte, queued bool) (*stream,
 		return nil, nil, err
 	}
 	m := f.newMutation(p, record, 0, taken)
-	m.queued, m.bytes = queued, int64(len(record))
+	m.queued = queued
 	s := f.appendStream()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -42,6 +42,8 @@ type Client struct {
 	pool      *pool
 	near      nearness
 	buffers   buffers
+	pusher    uint64        // random, not 0: it names this client's pushes, together with
+	pushes    atomic.Uint64 // the number of the last one
 	writers   atomic.Uint64 // Files that took a writer id
 	calls     atomic.Uint64 // the id of the last call, from a random beginning
 	reports   chan struct{} // a token for each report of a fault under way
@@ -64,7 +66,7 @@ func Connect(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	defer cancel()
 
 	c := &Client{options: o, url: url, subjects: subjects, log: o.log, identity: &pb.Identity{User: o.user, Groups: o.groups},
-		near: newNearness(o.rack), reports: make(chan struct{}, maxReports)}
+		near: newNearness(o.rack), pusher: rand.Uint64() | 1, reports: make(chan struct{}, maxReports)}
 	c.calls.Store(rand.Uint64())
 	c.life, c.end = context.WithCancel(context.Background())
 	c.locations.init(maxLocations)

@@ -18,7 +18,8 @@ import (
 func TestAppendWindow(t *testing.T) {
 	const unit = gfs.ChunkSize / 8
 	rapid.Check(t, func(t *rapid.T) {
-		w := window{appends: true}
+		w := window{appends: true, decoupled: rapid.Bool().Draw(t, "decoupled")}
+		ahead := pushes{t: t, w: &w}
 		type chunk struct {
 			table  map[uint64]int64 // where an append ends
 			order  []uint64
@@ -73,17 +74,18 @@ func TestAppendWindow(t *testing.T) {
 				}
 				w.advance()
 				inbox, answers = nil, nil
+				ahead.forget()
 				chunks = append(chunks, newChunk())
 			}
 		}
 		send := func() {
-			if m := w.take(); m != nil {
+			if m := ahead.take(); m != nil {
 				inbox = append(inbox, m)
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(*rapid.T) {
-				m := &mutation{sequence: uint64(len(made) + 1), bytes: rapid.Int64Range(1, 3).Draw(t, "units") * unit}
+				m := &mutation{sequence: uint64(len(made) + 1), bytes: rapid.SampledFrom([]int64{1, unit, 2 * unit, 3 * unit}).Draw(t, "bytes")}
 				made = append(made, m)
 				w.push(m)
 			},
@@ -98,9 +100,13 @@ func TestAppendWindow(t *testing.T) {
 				process(rapid.IntRange(0, len(inbox)).Draw(t, "arrived")) // some of it arrived all the same
 				inbox, answers = nil, nil
 				w.rewind()
+				ahead.forget()
 			},
-			"advance": func(*rapid.T) { advance() },
+			"push ahead": func(*rapid.T) { ahead.begin() },
+			"arrive":     ahead.end,
+			"advance":    func(*rapid.T) { advance() },
 			"": func(t *rapid.T) {
+				ahead.check()
 				if n := len(w.entries); n > 0 && w.entries[0].state == acked {
 					t.Fatal("an acknowledged append at the front")
 				}
@@ -120,6 +126,7 @@ func TestAppendWindow(t *testing.T) {
 			if steps > 10_000 {
 				t.Fatal("the window does not empty")
 			}
+			ahead.finish()
 			send()
 			process(len(inbox))
 			for len(answers) > 0 {
@@ -183,7 +190,8 @@ func TestAppendWindowForeseesTheEndOfAChunk(t *testing.T) {
 // the bytes are those of the last call.
 func TestWriteWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := window{}
+		w := window{decoupled: rapid.Bool().Draw(t, "decoupled")}
+		ahead := pushes{t: t, w: &w}
 		var disk, want [16]byte
 		var inbox []*mutation
 		var answers []*mutation
@@ -209,7 +217,7 @@ func TestWriteWindow(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
 				made++
-				m := &mutation{offset: rapid.Int64Range(0, 15).Draw(t, "offset")}
+				m := &mutation{offset: rapid.Int64Range(0, 15).Draw(t, "offset"), bytes: rapid.SampledFrom([]int64{4, gfs.SmallMutationBytes}).Draw(t, "bytes")}
 				content[m] = byte(made)
 				for i := m.offset; i < min(m.offset+4, 16); i++ {
 					want[i] = byte(made)
@@ -217,11 +225,13 @@ func TestWriteWindow(t *testing.T) {
 				w.push(m)
 			},
 			"send": func(*rapid.T) {
-				if m := w.take(); m != nil {
+				if m := ahead.take(); m != nil {
 					inbox = append(inbox, m)
 				}
 			},
-			"apply": func(t *rapid.T) { apply(rapid.IntRange(0, len(inbox)).Draw(t, "n")) },
+			"push ahead": func(*rapid.T) { ahead.begin() },
+			"arrive":     ahead.end,
+			"apply":      func(t *rapid.T) { apply(rapid.IntRange(0, len(inbox)).Draw(t, "n")) },
 			"answer": func(t *rapid.T) {
 				if len(answers) > 0 {
 					settle(rapid.IntRange(0, len(answers)-1).Draw(t, "i"))
@@ -231,13 +241,16 @@ func TestWriteWindow(t *testing.T) {
 				apply(rapid.IntRange(0, len(inbox)).Draw(t, "arrived"))
 				inbox, answers = nil, nil
 				w.rewind()
+				ahead.forget()
 			},
+			"": func(*rapid.T) { ahead.check() },
 		})
 		for steps := 0; !w.empty(); steps++ {
 			if steps > 10_000 {
 				t.Fatal("the window does not empty")
 			}
-			if m := w.take(); m != nil {
+			ahead.finish()
+			if m := ahead.take(); m != nil {
 				inbox = append(inbox, m)
 			}
 			apply(len(inbox))

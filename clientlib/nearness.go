@@ -13,6 +13,7 @@ import (
 // Source: GFS 3.2
 type nearness struct {
 	local  []netip.Addr // of this machine
+	host   string       // its name or address as others write it, if known
 	rack   string
 	spread uint64 // differs from client to client
 }
@@ -44,7 +45,7 @@ func (n nearness) distance(s Server) int {
 	if err != nil {
 		return farPrefix
 	}
-	if host == "localhost" {
+	if host == "localhost" || host == n.host {
 		return sameHost
 	}
 	addr, err := netip.ParseAddr(host)
@@ -66,6 +67,41 @@ func (n nearness) distance(s Server) int {
 		return sameRack
 	}
 	return farPrefix - common
+}
+
+// nearer reports whether a server is nearer than another in a way that its place in the network shows: on this machine, or
+// on its rack. Addresses alone do not: servers side by side differ in them by chance.
+func (n nearness) nearer(a, b Server) bool {
+	return min(n.distance(a), sameRack+1) < min(n.distance(b), sameRack+1)
+}
+
+// nearnessOf is the nearness of servers to a server.
+func nearnessOf(s Server) nearness {
+	n := nearness{rack: s.Rack}
+	if host, _, err := net.SplitHostPort(s.Addr); err == nil {
+		n.host = host
+		if addr, err := netip.ParseAddr(host); err == nil {
+			n.local = []netip.Addr{addr.Unmap()}
+		}
+	}
+	return n
+}
+
+// chain orders servers in place for data that go from each to the next: the nearest one first, then always the one that is
+// nearest to the one before. Which of equally near ones that is differs by seed and client. Source: GFS 3.2
+func (n nearness) chain(servers []Server, seed uint64) {
+	n.order(servers, seed, func(string) bool { return false })
+	for at := 1; at < len(servers); at++ {
+		here, best := nearnessOf(servers[at-1]), at
+		for i := at + 1; i < len(servers); i++ {
+			if here.distance(servers[i]) < here.distance(servers[best]) {
+				best = i
+			}
+		}
+		nearest := servers[best]
+		copy(servers[at+1:best+1], servers[at:best])
+		servers[at] = nearest
+	}
 }
 
 // commonBits is the length of the common prefix of two addresses, 0 for different families.

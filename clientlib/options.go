@@ -30,6 +30,7 @@ type options struct {
 	rack        string
 	timeout     time.Duration
 	writerID    uint64
+	path        DataPath
 	dial        dialFunc
 	log         *logrus.Entry
 	tls         *tls.Config
@@ -49,6 +50,24 @@ func WithUser(name string, groups ...string) Option {
 
 // WithRack is the rack label of this machine: replicas on the same rack are read first.
 func WithRack(label string) Option { return func(o *options) { o.rack = label } }
+
+// DataPath is the way on which the data of writes and record appends reach the replicas of a chunk.
+type DataPath uint8
+
+// The ways. The zero value chooses for each chunk: Decoupled if a replica is on this machine, or else on this machine's rack,
+// and the primary is not; else InOrder. Pieces of less than gfs.SmallMutationBytes (64 KiB), and what cannot be pushed, go
+// InOrder in any case.
+const (
+	NearestPath DataPath = iota
+	// InOrder sends data with their mutation to the primary, and from there along the chain.
+	InOrder
+	// Decoupled pushes data to the nearest replica, from where they go to the one nearest to it, and so on; the primary
+	// is told afterwards. Source: GFS 3.2
+	Decoupled
+)
+
+// WithDataPath fixes the way of all data that this client writes and appends. The default is NearestPath.
+func WithDataPath(path DataPath) Option { return func(o *options) { o.path = path } }
 
 // WithTimeout is how long a call goes on without progress before it ends with ErrUnavailable; more than 0.
 func WithTimeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
@@ -79,6 +98,9 @@ func newOptions(opts []Option) (options, error) {
 	}
 	if o.timeout <= 0 {
 		return o, gfs.Errorf(gfs.CodeInvalid, "timeout %v: want more than 0", o.timeout)
+	}
+	if o.path > Decoupled {
+		return o, gfs.Errorf(gfs.CodeInvalid, "data path %d: want NearestPath, InOrder or Decoupled", o.path)
 	}
 	if o.dial == nil {
 		return o, gfs.Errorf(gfs.CodeInvalid, "nil dialer: leave WithDialer out for the default")

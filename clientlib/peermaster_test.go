@@ -129,7 +129,7 @@ func (p *peers) locationOf(index int, c *peerChunk) *pb.ChunkLocation {
 		at.Primary = c.members[0].id
 	}
 	for _, s := range c.members {
-		at.Replicas = append(at.Replicas, &pb.Server{Id: s.id, Address: s.address, Rack: s.rack})
+		at.Replicas = append(at.Replicas, &pb.Server{Id: s.id, Address: s.shownAddress(), Rack: s.rack})
 	}
 	return at
 }

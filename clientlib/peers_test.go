@@ -40,8 +40,9 @@ type peers struct {
 	applied  map[string]int // mutations that took effect, by kind
 	asked    map[string]int // requests, by operation
 	reports  []*pb.Report
-	fenced   bool  // no replica knows its end
-	chunkCap int64 // what a chunk holds before it is full for appends: small ones make tests fast
+	pushed   map[[2]uint64][]byte // by session and counter: every server has what one was sent
+	fenced   bool                 // no replica knows its end
+	chunkCap int64                // what a chunk holds before it is full for appends: small ones make tests fast
 
 	// onMaster, if set, may answer a request in the master's place: done without a reply means silence. It is
 	// called without the lock.
@@ -71,7 +72,7 @@ func newPeers(t testing.TB, servers int) *peers {
 	t.Helper()
 	p := &peers{t: t, chunks: make(map[gfs.ChunkHandle]*peerChunk), nodes: make(map[string]*peerNode),
 		trash: make(map[string]*peerNode), files: make(map[gfs.FileID]*peerNode), sessions: make(map[uint64]map[uint64][]byte),
-		lastID: 1, applied: make(map[string]int), asked: make(map[string]int), chunkCap: gfs.ChunkSize}
+		lastID: 1, applied: make(map[string]int), pushed: make(map[[2]uint64][]byte), asked: make(map[string]int), chunkCap: gfs.ChunkSize}
 	p.startNATS(-1)
 	t.Cleanup(func() { p.bus.Shutdown(); p.bus.WaitForShutdown() })
 	root := &peerNode{status: &pb.FileStatus{FileId: uint64(gfs.RootID), Name: "/", Directory: true, Mode: 0o755}}

@@ -16,6 +16,7 @@ import (
 // peerServer is a chunkserver on a real socket.
 type peerServer struct {
 	id, rack, address string
+	shown             string // the address that the master tells, if it is another
 	peers             *peers
 	tasks             sync.WaitGroup
 
@@ -28,9 +29,20 @@ type peerServer struct {
 	reads    int
 	copies   int
 	frames   int // mutations that arrived, retries included
+	pushes   int // that arrived
+	named    int // mutations that named what was pushed
 
 	// onMutate, if set, may answer a mutation in the server's place, or let it apply and then cut the connection.
 	onMutate func(nth int, m *pb.Mutate) (code gfs.Code, cutAfter bool)
+	// onPush, if set, decides a push: it is refused, or its connection is cut, or it is never answered.
+	onPush func(nth int, m *pb.Push) (code gfs.Code, cut, silent bool)
+}
+
+func (s *peerServer) shownAddress() string {
+	if s.shown != "" {
+		return s.shown
+	}
+	return s.address
 }
 
 func newPeerServer(t testing.TB, p *peers, n int) *peerServer {
@@ -139,6 +151,9 @@ func (s *peerServer) serve(conn net.Conn) {
 			s.cut()
 			return
 		}
+		if reply == nil && header.Op == wire.OpPush {
+			continue
+		}
 		header.Flags |= wire.FlagReply
 		if payload != nil {
 			err = out.Frame(header, reply, payload)
@@ -168,6 +183,13 @@ func (s *peerServer) handle(frames *wire.Reader, header wire.Header) (reply prot
 			return nil, nil, true
 		}
 		return s.mutate(m, data)
+	case wire.OpPush:
+		m, data := &pb.Push{}, make([]byte, header.PayloadBytes)
+		decode(m)
+		if frames.Payload(data) != nil {
+			return nil, nil, true
+		}
+		return s.push(m, data)
 	case wire.OpRead:
 		m := &pb.Read{}
 		decode(m)
@@ -221,9 +243,44 @@ func (s *peerServer) find(handle, version uint64) (*peerChunk, gfs.Code) {
 	return c, 0
 }
 
+// push takes data for all servers. No reply, unless the connection is to be cut, means silence.
+func (s *peerServer) push(m *pb.Push, data []byte) (reply proto.Message, payload []byte, cut bool) {
+	s.mu.Lock()
+	s.pushes++
+	nth, script := s.pushes, s.onPush
+	s.mu.Unlock()
+	err := wire.Verify(m.GetChecksums(), m.GetOffset(), data)
+	code := gfs.CodeOf(err)
+	if script != nil {
+		scripted, cut, silent := script(nth, m)
+		if cut || silent {
+			return nil, nil, cut
+		}
+		code = scripted
+	}
+	if code == 0 {
+		s.peers.mu.Lock()
+		s.peers.pushed[[2]uint64{m.GetSession(), m.GetCounter()}] = data
+		s.peers.mu.Unlock()
+	}
+	return &pb.PushReply{Code: uint32(code)}, nil, false
+}
+
 func (s *peerServer) mutate(m *pb.Mutate, data []byte) (reply *pb.MutateReply, payload []byte, cut bool) {
 	s.mu.Lock()
 	s.frames++
+	if m.GetPushedSession() != 0 {
+		s.named++
+		key := [2]uint64{m.GetPushedSession(), m.GetPushedCounter()}
+		s.peers.mu.Lock()
+		data = s.peers.pushed[key]
+		delete(s.peers.pushed, key)
+		s.peers.mu.Unlock()
+		if data == nil || len(data) != int(m.GetPushedBytes()) {
+			s.mu.Unlock()
+			return nil, nil, true
+		}
+	}
 	nth, script := s.frames, s.onMutate
 	s.mu.Unlock()
 	if script != nil {

@@ -28,6 +28,7 @@ type lane uint8
 const (
 	readLane lane = iota
 	mutateLane
+	pushLane // for data ahead of their mutations: a full one may not be read on, and holds up no mutation then
 	pingLane // for signs of life: a full connection is not read on, so a ping on it would wait
 )
 

@@ -37,9 +37,10 @@ type stream struct {
 	held       bool            // the file had a chunk at index: it is not to be made again
 	sequence   uint64
 	target     *target
-	generation uint64 // of the target: answers to what was sent before it are nobody's
-	trouble    error  // what ended the present target
-	progressed bool   // since the driving goroutine last looked
+	generation uint64    // of the target: answers to what was sent before it are nobody's
+	trouble    error     // what ended the present target
+	progressed bool      // since the driving goroutine last looked
+	pushMoved  time.Time // when a push was last answered, or the first of those under way began
 	running    bool
 	retired    bool // replaced: whoever has work asks the file for another
 	wake       chan struct{}
@@ -56,6 +57,7 @@ type target struct {
 	server Server
 	conn   *dataConn
 	next   foresight
+	route  *route // nil: all data go in order
 }
 
 // accusation is what the master is told with the next request for a lease.
@@ -135,6 +137,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 		s.mu.Unlock()
 		return true, s.establish(p)
 	}
+	early := s.takeEarly()
 	burst := make([]*mutation, 0, sendBurst)
 	lowest := make([]uint64, 0, sendBurst)
 	for len(burst) < sendBurst {
@@ -147,7 +150,7 @@ func (s *stream) step(p *patience) (more bool, err error) {
 	}
 	to, generation := s.target, s.generation
 	s.mu.Unlock()
-	if len(burst) == 0 {
+	if len(early)+len(burst) == 0 {
 		return true, s.wait(p)
 	}
 	for i, m := range burst {
@@ -156,17 +159,24 @@ func (s *stream) step(p *patience) (more bool, err error) {
 			break
 		}
 	}
+	for _, m := range early {
+		s.push(to, generation, m)
+	}
 	return true, nil
 }
 
 // wait waits until the window or the answers give something to do.
 func (s *stream) wait(p *patience) error {
-	timer := time.NewTimer(max(p.left(), 0))
+	limit, pushing := s.pushLeft()
+	timer := time.NewTimer(max(min(p.left(), limit), 0))
 	defer timer.Stop()
 	select {
 	case <-s.wake:
 		return nil
 	case <-timer.C:
+		if pushing && s.stopPushing() {
+			return nil
+		}
 	case <-s.file.client.life.Done():
 	}
 	s.mu.Lock()
@@ -180,9 +190,7 @@ func (s *stream) wait(p *patience) error {
 
 // send hands one mutation to the connection.
 func (s *stream) send(to *target, generation uint64, m *mutation, lowest uint64) error {
-	if m.sums == nil {
-		m.sums = wire.AppendChecksums(make([]uint32, 0, wire.Parts(m.offset, int64(len(m.data.data)))), m.offset, m.data.data)
-	}
+	m.sum()
 	request := &pb.Mutate{Handle: uint64(to.at.handle), Version: uint64(to.at.version), Checksums: m.sums, Synced: s.file.synced, Call: m.call}
 	if s.appends {
 		request.Kind, request.Writer, request.Sequence, request.LowestUnacknowledged =
@@ -193,8 +201,13 @@ func (s *stream) send(to *target, generation uint64, m *mutation, lowest uint64)
 	if c := s.file.client; c.debugging() {
 		c.callLog(m.call).WithField("chunk", to.at.handle.String()).WithField("server", string(to.server.ID)).WithField("bytes", len(m.data.data)).Debug("mutation sent")
 	}
+	payload := m.data
+	if m.reference && time.Since(m.begun) < gfs.PushLifetime/2 {
+		request.PushedSession, request.PushedCounter, request.PushedBytes = s.file.client.pusher, m.counter, uint32(len(m.data.data))
+		payload = nil
+	}
 	reply := &pb.MutateReply{}
-	return to.conn.start(s.file.client.life, &call{op: wire.OpMutate, request: request, payload: m.data, reply: reply,
+	return to.conn.start(s.file.client.life, &call{op: wire.OpMutate, request: request, payload: payload, reply: reply,
 		finish: func(done *call) { s.replied(to, generation, m, reply, done.err) }})
 }
 
@@ -343,6 +356,7 @@ func (s *stream) establish(p *patience) error {
 		}
 		return s.accuse(p, at, server, err)
 	}
+	route := s.route(at, server)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index, s.located, s.held, s.cuts = at.index, true, true, 0
@@ -350,7 +364,8 @@ func (s *stream) establish(p *patience) error {
 		s.chunk = at.handle
 		s.window.restart()
 	}
-	s.target = &target{at: at, server: server, conn: conn, next: foresight{since: time.Now()}}
+	s.target = &target{at: at, server: server, conn: conn, next: foresight{since: time.Now()}, route: route}
+	s.window.decoupled = route != nil
 	return nil
 }
 
@@ -441,6 +456,7 @@ func (s *stream) retarget(to *target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.target = to
+	s.window.decoupled = false
 }
 
 // undecided seals the window and gives what is in it.

@@ -1,6 +1,8 @@
 package clientlib
 
 import (
+	"time"
+
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
@@ -9,6 +11,8 @@ type mutationState uint8
 
 const (
 	waiting  mutationState = iota // to be sent (again)
+	pushing                       // its data are on their way to the chunk's replicas, ahead of it
+	pushed                        // they are there
 	inFlight                      // sent over the present connection, not answered
 	acked                         // committed; kept until all ahead of it are
 	refused                       // an append that the present chunk had no room for
@@ -18,7 +22,7 @@ const (
 type mutation struct {
 	offset   int64   // of a write, within the chunk
 	sequence uint64  // of an append
-	bytes    int64   // of an append
+	bytes    int64   // of data
 	call     uint64  // the id of the call that made it
 	data     *buffer // released by whoever takes the mutation out of the window
 	sums     []uint32
@@ -29,6 +33,11 @@ type mutation struct {
 	sent  bool // to the present chunk, over whichever connection: that chunk alone can say what became of it
 	ever  bool // to any chunk
 	open  bool // a piece that may still grow: it is held back while something is in flight
+
+	ordered   bool      // its data go with it: they cannot be pushed
+	reference bool      // it was taken to be sent without its data, which were pushed
+	counter   uint64    // of that push; only the driving goroutine uses it
+	begun     time.Time // when it was pushed; likewise
 
 	done   chan struct{} // closed when result and err are set
 	result int64         // an append's offset in the file
@@ -52,17 +61,26 @@ func (m *mutation) settle(result int64, err error) {
 // are not sent twice. Where others append too, a producer can place in a chunk about what it placed in the one before:
 // beyond that share it sends only a part of the room that is left, since what arrives behind the last that fits has been
 // sent for nothing.
+//
+// In a decoupled window the data of a mutation of at least gfs.SmallMutationBytes are pushed ahead of it, those of many at a
+// time. It is sent when they have arrived and all before it were sent: pushes overtake each other, mutations do not.
 type window struct {
 	appends bool
 	entries []*mutation
 	next    int   // entries[:next] were looked at by take since the last rewind
 	flying  int   // entries in flight
-	aloft   int64 // their bytes, of appends
+	aloft   int64 // their bytes
 	filled  int64 // what is known to be filled of the present chunk, in bytes; appends only
 	claimed int64 // how far what has arrived at the primary will fill it, at least, as far as was heard
 	placed  int64 // of it, by this window
 	share   int64 // what this window may place in it without a look at the room; 0: as much as it likes
 	full    bool
+
+	decoupled bool
+	ahead     int   // entries[:ahead] were looked at by takeAhead since the last rewind
+	underway  int   // entries that are pushing
+	ready     int   // entries that are pushed
+	early     int64 // the bytes of both
 }
 
 const (
@@ -107,7 +125,10 @@ func (w *window) seal() {
 func (w *window) take() *mutation {
 	for ; w.next < len(w.entries); w.next++ {
 		m := w.entries[w.next]
-		if m.state != waiting || w.full && !m.sent {
+		if m.state == pushing {
+			return nil
+		}
+		if m.state != waiting && m.state != pushed || w.full && !m.sent {
 			continue
 		}
 		if m.open && w.flying > 0 {
@@ -116,11 +137,12 @@ func (w *window) take() *mutation {
 		if w.appends && !m.sent && w.flying > 0 && !w.hasRoom(m.bytes) {
 			return nil
 		}
-		// Replicas remember a writer's last appends only: one too far ahead would push out the first.
-		if w.appends && m.sequence-w.entries[0].sequence >= gfs.AppendWindow {
+		if w.tooFar(m) {
 			return nil
 		}
 		w.next++
+		m.reference = m.state == pushed
+		w.recall(m)
 		m.state, m.sent, m.ever, m.open = inFlight, true, true, false
 		w.flying++
 		w.aloft += m.bytes
@@ -140,6 +162,91 @@ func (w *window) hasRoom(bytes int64) bool {
 	return w.claimed > 0 && w.aloft+bytes <= (gfs.ChunkSize-w.claimed)/partOfRoom
 }
 
+// takeAhead gives the next mutation whose data are to be pushed and marks it; nil if none may leave now. It is asked before
+// take, which else would send them with the mutation.
+func (w *window) takeAhead() *mutation {
+	if !w.decoupled {
+		return nil
+	}
+	for w.ahead = max(w.ahead, w.next); w.ahead < len(w.entries); w.ahead++ {
+		m := w.entries[w.ahead]
+		if m.state != waiting || m.ordered || w.full && !m.sent {
+			continue
+		}
+		busy := w.flying+w.underway+w.ready > 0
+		if m.open && busy {
+			return nil
+		}
+		if m.bytes < gfs.SmallMutationBytes {
+			continue
+		}
+		if w.appends && !m.sent && busy && !w.hasRoom(w.early+m.bytes) || w.tooFar(m) {
+			return nil
+		}
+		w.ahead++
+		m.state, m.open = pushing, false
+		w.underway++
+		w.early += m.bytes
+		return m
+	}
+	return nil
+}
+
+// tooFar reports whether an append has to wait for the first: replicas remember a writer's last appends only, and one too
+// far ahead would push out the first.
+func (w *window) tooFar(m *mutation) bool {
+	return w.appends && m.sequence-w.entries[0].sequence >= gfs.AppendWindow
+}
+
+// arrived notes that the data of a mutation are at every replica.
+func (w *window) arrived(m *mutation) {
+	if m.state == pushing {
+		m.state = pushed
+		w.underway--
+		w.ready++
+	}
+}
+
+// couple makes the data of a mutation that is pushing go with it.
+func (w *window) couple(m *mutation) {
+	if m.state == pushing {
+		w.recall(m)
+		m.ordered = true
+	}
+}
+
+// coupleAll pushes nothing any more, and makes what is pushing go in order.
+func (w *window) coupleAll() {
+	w.decoupled = false
+	for _, m := range w.entries {
+		w.couple(m)
+	}
+}
+
+// recall makes a mutation wait as if its data had not been pushed.
+func (w *window) recall(m *mutation) {
+	switch m.state {
+	case pushing:
+		w.underway--
+	case pushed:
+		w.ready--
+	default:
+		return
+	}
+	w.early -= m.bytes
+	m.state = waiting
+}
+
+// fill notes that the chunk is full: what was pushed for it and not sent is of no use.
+func (w *window) fill() {
+	w.full = true
+	for _, m := range w.entries {
+		if !m.sent {
+			w.recall(m)
+		}
+	}
+}
+
 // acknowledge marks a mutation in flight as committed up to end in the chunk, which what has arrived there will fill up to
 // claimed, and gives back those that are thereby decided and gone.
 func (w *window) acknowledge(m *mutation, end, claimed int64) (gone []*mutation) {
@@ -147,7 +254,9 @@ func (w *window) acknowledge(m *mutation, end, claimed int64) (gone []*mutation)
 	if w.appends {
 		w.filled, w.claimed = max(w.filled, end), max(w.claimed, claimed)
 		w.placed += m.bytes
-		w.full = w.full || w.filled >= gfs.ChunkSize
+		if !w.full && w.filled >= gfs.ChunkSize {
+			w.fill()
+		}
 	}
 	return w.dropFront()
 }
@@ -155,7 +264,9 @@ func (w *window) acknowledge(m *mutation, end, claimed int64) (gone []*mutation)
 // refuse marks an append in flight as one that the chunk had no room for.
 func (w *window) refuse(m *mutation) {
 	w.land(m, refused)
-	w.full = true
+	if !w.full {
+		w.fill()
+	}
 }
 
 // remove takes a mutation out, in whatever state, and gives back those that are thereby gone, but for itself.
@@ -164,10 +275,14 @@ func (w *window) remove(m *mutation) (gone []*mutation) {
 		if entry != m {
 			continue
 		}
+		w.recall(m)
 		w.land(m, m.state)
 		w.entries = append(w.entries[:i:i], w.entries[i+1:]...)
 		if w.next > i {
 			w.next--
+		}
+		if w.ahead > i {
+			w.ahead--
 		}
 		break
 	}
@@ -177,11 +292,13 @@ func (w *window) remove(m *mutation) (gone []*mutation) {
 // rewind makes everything undecided leave again, after the connection to the chunk was lost.
 func (w *window) rewind() {
 	for _, m := range w.entries {
+		w.recall(m)
+		m.ordered = false
 		if m.state == inFlight || m.state == acked && !w.appends {
 			m.state = waiting
 		}
 	}
-	w.next, w.flying, w.aloft = 0, 0, 0
+	w.next, w.ahead, w.flying, w.aloft = 0, 0, 0, 0
 }
 
 // exhausted reports whether the chunk is full and has decided every append that was sent to it.
@@ -190,7 +307,7 @@ func (w *window) exhausted() bool {
 		return false
 	}
 	for _, m := range w.entries {
-		if m.state == waiting && m.sent {
+		if m.sent && (m.state == waiting || m.state == pushing || m.state == pushed) {
 			return false
 		}
 	}
@@ -203,9 +320,9 @@ func (w *window) advance() {
 		if m.state == refused {
 			m.state = waiting
 		}
-		m.sent = false
+		m.sent, m.ordered = false, false
 	}
-	w.next = 0
+	w.next, w.ahead = 0, 0
 	// A little more than before, so that a producer whose company has gone soon has a chunk for itself.
 	w.share = max(w.placed+w.placed/8, leastShare)
 	w.forget()
@@ -229,8 +346,7 @@ func (w *window) forget() { w.filled, w.claimed, w.placed, w.full = 0, 0, 0, fal
 // drain empties the window and gives back what was in it.
 func (w *window) drain() []*mutation {
 	all := w.entries
-	w.entries, w.next, w.flying, w.aloft = nil, 0, 0, 0
-	w.forget()
+	*w = window{appends: w.appends, share: w.share, decoupled: w.decoupled}
 	return all
 }
 
@@ -251,6 +367,6 @@ func (w *window) dropFront() (gone []*mutation) {
 	}
 	gone = w.entries[:n:n]
 	w.entries = w.entries[n:]
-	w.next = max(w.next-n, 0)
+	w.next, w.ahead = max(w.next-n, 0), max(w.ahead-n, 0)
 	return gone
 }

@@ -115,11 +115,12 @@ func (c *Client) extend(m *mutation, more []byte) {
 		m.data = wider
 	}
 	m.data.data = append(m.data.data, more...)
+	m.bytes += int64(len(more))
 }
 
 // newMutation copies data.
 func (f *openFile) newMutation(p *patience, data []byte, offset int64, cost int) *mutation {
-	m := &mutation{offset: offset, call: p.call, data: f.client.buffers.get(len(data)), cost: cost, done: make(chan struct{})}
+	m := &mutation{offset: offset, bytes: int64(len(data)), call: p.call, data: f.client.buffers.get(len(data)), cost: cost, done: make(chan struct{})}
 	m.data.data = append(m.data.data, data...)
 	return m
 }
