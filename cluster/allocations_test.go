@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/cluster/clustertest"
 )
 
@@ -22,23 +23,26 @@ func TestStreamsAllocateLittle(t *testing.T) {
 	c := clustertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	client := c.Client()
 	const warm, measured, call = 32, 96, 1 << 20 // the first two in MiB
 	data := make([]byte, call)
-
-	f := mustCreate(ctx, t, client, "/stream")
-	write := func(n int) {
-		for range n {
-			if _, err := f.Write(data); err != nil {
-				t.Fatal(err)
+	written := func(what, name string, client *clientlib.Client) {
+		f := mustCreate(ctx, t, client, name)
+		write := func(n int) {
+			for range n {
+				if _, err := f.Write(data); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
+		write(warm)
+		check(t, what, measured, func() { write(measured) })
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	write(warm)
-	check(t, "written", measured, func() { write(measured) })
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	client := c.Client()
+	written("written", "/stream", client)
+	written("pushed", "/pushed", c.Client(clientlib.WithDataPath(clientlib.Decoupled)))
 
 	f, err := client.Open(ctx, "/stream")
 	if err != nil {

@@ -48,9 +48,9 @@ func newTable(t *testing.T) *table {
 }
 
 // open opens the file with a client of its own.
-func (c *table) open(flag int) *clientlib.File {
+func (c *table) open(flag int, opts ...clientlib.Option) *clientlib.File {
 	c.t.Helper()
-	f, err := c.Client().OpenFile(c.ctx, "/file", os.O_RDWR|flag)
+	f, err := c.Client(opts...).OpenFile(c.ctx, "/file", os.O_RDWR|flag)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -58,13 +58,15 @@ func (c *table) open(flag int) *clientlib.File {
 }
 
 // settled waits until each chunk is closed with all its replicas, wants them to be the same, and returns the file.
-func (c *table) settled() []byte {
+func (c *table) settled() []byte { return c.settledAt("/file") }
+
+func (c *table) settledAt(path string) []byte {
 	c.t.Helper()
-	waitWhole(c.ctx, c.t, c.client, "/file", gfs.DefaultReplicas)
+	waitWhole(c.ctx, c.t, c.client, path, gfs.DefaultReplicas)
 	var chunks []clientlib.ChunkLocation
 	for ticker := time.NewTicker(50 * time.Millisecond); ; <-ticker.C {
 		var err error
-		if chunks, err = c.client.Locations(c.ctx, "/file", 0, gfs.MaxFileBytes); err != nil {
+		if chunks, err = c.client.Locations(c.ctx, path, 0, gfs.MaxFileBytes); err != nil {
 			c.t.Fatal(err)
 		}
 		if !slices.ContainsFunc(chunks, func(l clientlib.ChunkLocation) bool { return l.Open || len(l.Servers) < gfs.DefaultReplicas }) {
@@ -72,7 +74,7 @@ func (c *table) settled() []byte {
 			break
 		}
 	}
-	content, err := c.client.ReadFile(c.ctx, "/file")
+	content, err := c.client.ReadFile(c.ctx, path)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -195,16 +197,16 @@ func TestWritesThatFailLeaveTheReplicasTheSame(t *testing.T) {
 	c.checkMixture(c.settled(), 2)
 }
 
-// record is one record of an appender: every byte says whose, and the head which.
-func recordOf(appender, number int) []byte {
-	record := filling(appender, recordBytes)
+// recordOf is one record of an appender: every byte says whose, and the head which.
+func recordOf(appender, number, length int) []byte {
+	record := filling(appender, length)
 	copy(record, fmt.Sprintf("<%d/%d>", appender, number))
 	return record
 }
 
 // checkAppends wants each acknowledged record whole at its offset, none of them twice, and nothing between records but the
 // zeros that fill a chunk up. Tried are those of which nobody knows; each is there whole, or not at all.
-func (c *table) checkAppends(content []byte, acknowledged map[string]int64, tried map[string]bool) {
+func (c *table) checkAppends(content []byte, length int, acknowledged map[string]int64, tried map[string]bool) {
 	c.t.Helper()
 	found := map[string]int64{}
 	for at := 0; at < len(content); {
@@ -221,14 +223,14 @@ func (c *table) checkAppends(content []byte, acknowledged map[string]int64, trie
 			c.t.Fatalf("no record begins at offset %d: %q", at, content[at:at+16])
 		}
 		name := fmt.Sprintf("%d/%d", appender, number)
-		if at+recordBytes > len(content) || !bytes.Equal(content[at:at+recordBytes], recordOf(appender, number)) {
+		if at+length > len(content) || !bytes.Equal(content[at:at+length], recordOf(appender, number, length)) {
 			c.t.Fatalf("record %s at offset %d is torn", name, at)
 		}
 		if _, twice := found[name]; twice {
 			c.t.Errorf("record %s is there twice", name)
 		}
 		found[name] = int64(at)
-		at += recordBytes
+		at += length
 	}
 	for name, offset := range acknowledged {
 		if at, ok := found[name]; !ok || at != offset {
@@ -249,7 +251,7 @@ func TestAppendsOneAfterTheOtherAreDefined(t *testing.T) {
 	f := c.open(os.O_APPEND)
 	acknowledged := map[string]int64{}
 	for i := range 5 {
-		offset, err := f.Append(c.ctx, recordOf(0, i))
+		offset, err := f.Append(c.ctx, recordOf(0, i, recordBytes))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +260,7 @@ func TestAppendsOneAfterTheOtherAreDefined(t *testing.T) {
 	if at := acknowledged["0/4"]; at != gfs.ChunkSize {
 		t.Errorf("the fifth record is at offset %d: the first chunk was to be padded", at)
 	}
-	c.checkAppends(c.settled(), acknowledged, nil)
+	c.checkAppends(c.settled(), recordBytes, acknowledged, nil)
 }
 
 func TestAppendsAtOnceAreDefined(t *testing.T) {
@@ -271,7 +273,7 @@ func TestAppendsAtOnceAreDefined(t *testing.T) {
 		f := c.open(os.O_APPEND)
 		all.Go(func() {
 			for i := range 2 {
-				offset, err := f.Append(c.ctx, recordOf(appender, i))
+				offset, err := f.Append(c.ctx, recordOf(appender, i, recordBytes))
 				if err != nil {
 					t.Error(err)
 					return
@@ -283,7 +285,7 @@ func TestAppendsAtOnceAreDefined(t *testing.T) {
 		})
 	}
 	all.Wait()
-	c.checkAppends(c.settled(), acknowledged, nil)
+	c.checkAppends(c.settled(), recordBytes, acknowledged, nil)
 }
 
 func TestAppendsThatFailLeaveTheReplicasTheSame(t *testing.T) {
@@ -293,7 +295,7 @@ func TestAppendsThatFailLeaveTheReplicasTheSame(t *testing.T) {
 	survivor := c.open(os.O_APPEND)
 	keep := func(i int) {
 		t.Helper()
-		offset, err := survivor.Append(c.ctx, recordOf(0, i))
+		offset, err := survivor.Append(c.ctx, recordOf(0, i, recordBytes))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +311,7 @@ func TestAppendsThatFailLeaveTheReplicasTheSame(t *testing.T) {
 	var pending []*clientlib.Pending
 	for i := range 2 {
 		tried[fmt.Sprintf("1/%d", i)] = true
-		pending = append(pending, f.AppendAsync(failing, recordOf(1, i)))
+		pending = append(pending, f.AppendAsync(failing, recordOf(1, i, recordBytes)))
 	}
 	go cancel()
 	c.stopPrimary()
@@ -320,5 +322,5 @@ func TestAppendsThatFailLeaveTheReplicasTheSame(t *testing.T) {
 		_, _ = p.Wait(failing) // it may have been acknowledged before
 	}
 	keep(1)
-	c.checkAppends(c.settled(), acknowledged, tried)
+	c.checkAppends(c.settled(), recordBytes, acknowledged, tried)
 }
