@@ -40,7 +40,7 @@ func (s *stream) route(at location, primary Server) *route {
 	}
 	chain := slices.Clone(at.replicas)
 	c.near.chain(chain, uint64(at.handle))
-	if c.options.path == NearestPath && !c.near.nearer(chain[0], primary) {
+	if c.options.path == AutoPath && !c.near.nearer(chain[0], primary) {
 		return nil
 	}
 	r := &route{first: chain[0]}

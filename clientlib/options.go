@@ -3,10 +3,13 @@ package clientlib
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os/user"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -58,7 +61,7 @@ type DataPath uint8
 // and the primary is not; else InOrder. Pieces of less than gfs.SmallMutationBytes (64 KiB), and what cannot be pushed, go
 // InOrder in any case.
 const (
-	NearestPath DataPath = iota
+	AutoPath DataPath = iota
 	// InOrder sends data with their mutation to the primary, and from there along the chain.
 	InOrder
 	// Decoupled pushes data to the nearest replica, from where they go to the one nearest to it, and so on; the primary
@@ -66,7 +69,26 @@ const (
 	Decoupled
 )
 
-// WithDataPath fixes the way of all data that this client writes and appends. The default is NearestPath.
+// dataPaths are the names of the ways.
+var dataPaths = [...]string{AutoPath: "auto", InOrder: "in-order", Decoupled: "decoupled"}
+
+// String is the way's name: auto, in-order or decoupled.
+func (p DataPath) String() string {
+	if int(p) >= len(dataPaths) {
+		return fmt.Sprintf("path(%d)", uint8(p))
+	}
+	return dataPaths[p]
+}
+
+// ParseDataPath is the way of a name that String gives. The error is gfs.CodeInvalid and lists the names.
+func ParseDataPath(name string) (DataPath, error) {
+	if i := slices.Index(dataPaths[:], name); i >= 0 {
+		return DataPath(i), nil
+	}
+	return AutoPath, gfs.Errorf(gfs.CodeInvalid, "data path %q: want one of %s", name, strings.Join(dataPaths[:], ", "))
+}
+
+// WithDataPath fixes the way of all data that this client writes and appends. The default is AutoPath.
 func WithDataPath(path DataPath) Option { return func(o *options) { o.path = path } }
 
 // WithTimeout is how long a call goes on without progress before it ends with ErrUnavailable; more than 0.
@@ -100,7 +122,7 @@ func newOptions(opts []Option) (options, error) {
 		return o, gfs.Errorf(gfs.CodeInvalid, "timeout %v: want more than 0", o.timeout)
 	}
 	if o.path > Decoupled {
-		return o, gfs.Errorf(gfs.CodeInvalid, "data path %d: want NearestPath, InOrder or Decoupled", o.path)
+		return o, gfs.Errorf(gfs.CodeInvalid, "data path %d: want AutoPath, InOrder or Decoupled", o.path)
 	}
 	if o.dial == nil {
 		return o, gfs.Errorf(gfs.CodeInvalid, "nil dialer: leave WithDialer out for the default")

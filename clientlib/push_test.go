@@ -32,7 +32,7 @@ func TestTheNearestReplicaGetsTheData(t *testing.T) {
 	for i, test := range []struct {
 		rack string
 		path DataPath
-	}{{"r0", NearestPath}, {"r1", NearestPath}, {"r2", NearestPath}, {"elsewhere", NearestPath}, {"", NearestPath}, {"r0", InOrder}, {"r1", InOrder}} {
+	}{{"r0", AutoPath}, {"r1", AutoPath}, {"r2", AutoPath}, {"elsewhere", AutoPath}, {"", AutoPath}, {"r0", InOrder}, {"r1", InOrder}} {
 		c, name := p.connect(WithRack(test.rack), WithDialer(dial), WithDataPath(test.path)), fmt.Sprintf("/file%d", i)
 		before := make([]int, len(p.servers))
 		for i, s := range p.servers {
@@ -45,7 +45,7 @@ func TestTheNearestReplicaGetsTheData(t *testing.T) {
 		primary := p.primaryOf(name, 0)
 		for i, s := range p.servers {
 			pushed := s.get(&s.pushes) - before[i]
-			want := test.path == NearestPath && s.rack == test.rack && s != primary
+			want := test.path == AutoPath && s.rack == test.rack && s != primary
 			if want != (pushed > 0) {
 				t.Errorf("%+v: %d pushes to %s, and the primary is %s", test, pushed, s.rack, primary.rack)
 			}

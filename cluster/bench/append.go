@@ -18,7 +18,7 @@ import (
 func (c Config) Append(producers, recordBytes int) Case {
 	s := &site{}
 	m := newMaker(recordBytes, c.noise)
-	name := fmt.Sprintf("append-%s-%dx%d", shortSize(recordBytes), producers, c.InFlight)
+	name := c.writing("append-%s-%dx%d", shortSize(recordBytes), producers, c.InFlight)
 	records := max(c.Bytes/int64(recordBytes), int64(producers))
 	var limit *Case
 	if recordBytes >= gfs.SmallMutationBytes { // smaller ones are about their number

@@ -34,13 +34,14 @@ const (
 
 // Config is what the cases of a cluster share.
 type Config struct {
-	Connect  func(ctx context.Context) (*clientlib.Client, error) // a new client, which the case closes
-	Dir      string                                               // in the cluster: cases make their directories in it
-	Bytes    int64                                                // of one run of a data case, over all clients: 1 to MaxBytes
-	Ops      int64                                                // of one run of a metadata case: 1 to MaxOps
-	InFlight int                                                  // records in flight a producer: 1 to MaxInFlight
-	Synced   bool                                                 // acknowledgements wait for fsync on all replicas
-	Seed     uint64                                               // of data, of positions and of names
+	Connect  func(context.Context, ...clientlib.Option) (*clientlib.Client, error) // a new client, which the case closes
+	Path     clientlib.DataPath                                                    // of what is written; any but AutoPath is part of a case's name
+	Dir      string                                                                // in the cluster: cases make their directories in it
+	Bytes    int64                                                                 // of one run of a data case, over all clients: 1 to MaxBytes
+	Ops      int64                                                                 // of one run of a metadata case: 1 to MaxOps
+	InFlight int                                                                   // records in flight a producer: 1 to MaxInFlight
+	Synced   bool                                                                  // acknowledgements wait for fsync on all replicas
+	Seed     uint64                                                                // of data, of positions and of names
 
 	ServerCPU func() (time.Duration, error) // as in a Case
 	// Limit gives the limit of a case, with so many streams side by side, or round trips at a time. May be nil, as may be
@@ -98,6 +99,15 @@ func (c Config) durability() Durability {
 	return SyncNone
 }
 
+// writing is the name of a case that writes: with the way of its data, if that is fixed.
+func (c Config) writing(format string, args ...any) string {
+	name := fmt.Sprintf(format, args...)
+	if c.Path == clientlib.AutoPath {
+		return name
+	}
+	return name + "-" + c.Path.String()
+}
+
 func (c Config) fileOptions() []clientlib.CreateOption {
 	if c.Synced {
 		return []clientlib.CreateOption{clientlib.Synced()}
@@ -134,7 +144,7 @@ type site struct {
 func (s *site) open(ctx context.Context, config Config, name string, clients int) error {
 	s.config = config
 	for range clients {
-		client, err := config.Connect(ctx)
+		client, err := config.Connect(ctx, clientlib.WithDataPath(config.Path))
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ const RandomInFlight = 4
 func (c Config) Write(clients int) Case {
 	s := &site{}
 	noise := c.noise(noiseBytes)
-	name := fmt.Sprintf("write-%d", clients)
+	name := c.writing("write-%d", clients)
 	return Case{
 		Name: name, ServerCPU: c.ServerCPU, Limit: c.limit(LimitChain, clients), Durability: c.durability(), Close: s.close,
 		Prepare: func(ctx context.Context) error { return s.open(ctx, c, name, clients) },

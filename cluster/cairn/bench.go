@@ -17,6 +17,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/cluster/bench"
 	"github.com/cairnfs/cairn/cluster/bench/limits"
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -33,7 +34,8 @@ type benchFlags struct {
 	synced, random, limits  bool
 	warm                    size
 	servers                 []int
-	path, dir               string
+	path                    dataPath
+	in, dir                 string
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -52,13 +54,13 @@ func (a *app) benchCommand() *cobra.Command {
 	flags.Int64Var(&f.ops, "ops", 50_000, "do `N` metadata operations a run")
 	flags.IntVar(&f.inFlight, "in-flight", 0, "`N` records a producer, random reads a client, or metadata requests at a time (0: 64, random reads 4)")
 	cmd.AddCommand(
-		a.benchCase(f, "write", "Clients write a file each", f.write),
+		a.benchCase(f, "write", "Clients write a file each", f.write, f.pathFlag),
 		a.benchCase(f, "read", "Clients read a file each, warm", f.read, func(cmd *cobra.Command) {
 			cmd.Flags().BoolVar(&f.random, "random", false, "read blocks of 64 KiB at random places")
 		}),
 		a.benchCase(f, "append", "Producers append records to one file; what is acknowledged is read back and checked", f.append, func(cmd *cobra.Command) {
 			cmd.Flags().Var(&f.record, "record", "records of `SIZE` bytes, 24 B to 16 MiB")
-		}),
+		}, f.pathFlag),
 		a.benchCase(f, "meta", "stat and create", f.meta),
 		a.benchCase(f, "all", "Every case of the project's own figures, at their own numbers of clients", f.all),
 		a.benchLimitsCommand(f), a.limitsRoleCommand(),
@@ -78,7 +80,7 @@ func (a *app) benchCase(f *benchFlags, name, short string, cases func(bench.Conf
 				inFlight = bench.MetaInFlight
 			}
 			cfg := bench.Config{
-				Connect: a.connect, Dir: f.path, Bytes: int64(f.size), Ops: f.ops, InFlight: inFlight,
+				Connect: a.connect, Path: clientlib.DataPath(f.path), Dir: f.in, Bytes: int64(f.size), Ops: f.ops, InFlight: inFlight,
 				Synced: f.synced, Seed: rand.Uint64(),
 			}
 			if err := errors.Join(cfg.Check(), f.check()); err != nil {
@@ -100,7 +102,7 @@ func (a *app) benchCase(f *benchFlags, name, short string, cases func(bench.Conf
 		},
 	}
 	cmd.Flags().BoolVar(&f.synced, "synced", false, "an acknowledgement waits for fsync on all replicas")
-	cmd.Flags().StringVar(&f.path, "path", "/", "work in a directory below `PATH` of the cluster, removed afterwards")
+	cmd.Flags().StringVar(&f.in, "in", "/", "work in a directory below `DIR` of the cluster, removed afterwards")
 	cmd.Flags().BoolVar(&f.limits, "limits", false, "right before each run measure what the machine can do at most, and print the ratio")
 	cmd.Flags().Var(&f.warm, "warm", "before each run write and remove a file of `SIZE` bytes, so that a virtual machine's memory is backed by its host")
 	cmd.Flags().IntSliceVar(&f.servers, "server-pid", nil, "count the CPU time of the process `PID` of this machine as the cluster's; may be repeated")
@@ -109,6 +111,11 @@ func (a *app) benchCase(f *benchFlags, name, short string, cases func(bench.Conf
 		add(cmd)
 	}
 	return cmd
+}
+
+// pathFlag is a flag of the cases that write.
+func (f *benchFlags) pathFlag(cmd *cobra.Command) {
+	cmd.Flags().Var(&f.path, "path", "send data by `WAY`: in-order to the primary, decoupled from it to the nearest replica, or auto")
 }
 
 func (f *benchFlags) check() error {
@@ -285,6 +292,22 @@ func (p *progress) steps() func(done, total int, name string) {
 		bar.SetCurrent(int64(done))
 	}
 }
+
+// dataPath is a flag's way of data.
+type dataPath clientlib.DataPath
+
+// String is the way's name.
+func (d *dataPath) String() string { return clientlib.DataPath(*d).String() }
+
+// Set takes the way's name.
+func (d *dataPath) Set(name string) error {
+	path, err := clientlib.ParseDataPath(name)
+	*d = dataPath(path)
+	return err
+}
+
+// Type names the flag's value in help texts.
+func (d *dataPath) Type() string { return "way" }
 
 // size is a flag's number of bytes: 4096, 64K, 1MiB, 2GB, with units of 1024.
 type size int64

@@ -52,6 +52,8 @@ func TestBenchMeasuresTheCluster(t *testing.T) {
 		sync  string
 	}{
 		{"write --clients 3", []string{"write-3"}, 5 << 20, 0, "none"},
+		{"write --path decoupled --in /", []string{"write-1-decoupled"}, 5 << 20, 0, "none"},
+		{"append --path in-order --clients 2 --record 1M", []string{"append-1MiB-2x64-in-order"}, 5 << 20, 5, "none"},
 		{"write --synced", []string{"write-1"}, 5 << 20, 0, "fsync"},
 		{"read --clients 2", []string{"read-2"}, 5 << 20, 0, "none"},
 		{"read --random --clients 2", []string{"read-random-2x4"}, 5 << 20, 80, "none"},
@@ -118,6 +120,7 @@ func TestWrongUseOfBench(t *testing.T) {
 	s := shell{t, "nats://127.0.0.1:1"}
 	for _, args := range []string{
 		"bench", "bench everything", "bench write everything", "bench write --size 3Q", "bench write --size 0", "bench write --size -1",
+		"bench write --path sideways", "bench read --path in-order",
 		"bench write --runs 0", "bench write --runs 1001", "bench write --clients 257", "bench append --record 23", "bench append --record 17M",
 		"bench append --in-flight 5000", "bench meta --ops 0", "bench all --clients 2", "bench limits --runs 0", "bench limits cahin", "bench limits chain x", "bench limits --clients 65",
 		"bench limits-role", "bench limits-role king",

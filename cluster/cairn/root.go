@@ -147,8 +147,9 @@ func (a *app) logger() *logrus.Entry {
 }
 
 // connect opens a client; the caller closes it.
-func (a *app) connect(ctx context.Context) (*clientlib.Client, error) {
-	return clientlib.Connect(ctx, a.natsURL, clientlib.WithCluster(a.cluster), clientlib.WithUser(a.user), clientlib.WithLogger(a.logger()))
+func (a *app) connect(ctx context.Context, opts ...clientlib.Option) (*clientlib.Client, error) {
+	opts = append(opts, clientlib.WithCluster(a.cluster), clientlib.WithUser(a.user), clientlib.WithLogger(a.logger()))
+	return clientlib.Connect(ctx, a.natsURL, opts...)
 }
 
 // withClient runs f with a client and closes it.
