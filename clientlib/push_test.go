@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -86,6 +87,7 @@ func TestWhatCannotBePushedGoesInOrder(t *testing.T) {
 				spoil(p, s)
 			}
 			c := p.connect(WithDataPath(Decoupled))
+			begun := time.Now()
 			data := pattern(5<<20, 7)
 			file, err := c.Create(t.Context(), "/stream")
 			if err != nil {
@@ -117,6 +119,9 @@ func TestWhatCannotBePushedGoesInOrder(t *testing.T) {
 			named := 0
 			for _, s := range p.servers {
 				named += s.get(&s.named)
+			}
+			if took := time.Since(begun); took > stuckLimit/2 { // each target costs the silence of a moment
+				t.Errorf("all took %v", took)
 			}
 			if name == "nothing" && named < len(data)/gfs.StreamPieceBytes+writers*n {
 				t.Errorf("%d mutations by reference", named)

@@ -118,8 +118,8 @@ func next(t *testing.T) (address string, accept func() *peer) {
 	}
 }
 
-// TestPushesGoOnWhileTheyArrive holds back the second half of a push until the next server has the first, and the answer
-// of that until the first server must have kept the data.
+// TestPushesGoOnWhileTheyArrive holds back the second half of a push until the next server has the first, and then keeps
+// the first server from keeping the data: the second half stays as well.
 func TestPushesGoOnWhileTheyArrive(t *testing.T) {
 	s, _ := newServer(t)
 	onward, accept := next(t)
@@ -142,12 +142,19 @@ func TestPushesGoOnWhileTheyArrive(t *testing.T) {
 	if err := q.in.Payload(got[:verifyBytes]); err != nil {
 		t.Fatal(err)
 	}
+	s.pushes.mu.Lock()
 	p.tcp.Write(data[verifyBytes:])
+	q.tcp.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if err := q.in.Payload(got[verifyBytes : verifyBytes+1]); err == nil {
+		t.Error("all is passed on, and the data are not kept")
+	}
+	s.pushes.mu.Unlock()
+	q.tcp.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if err := q.in.Payload(got[verifyBytes:]); err != nil || !bytes.Equal(got, data) {
 		t.Fatalf("what was passed on differs (%v)", err)
 	}
 	if !s.waits(1, data) {
-		t.Error("all is passed on, and the data are not kept")
+		t.Error("the data are not kept")
 	}
 	if err := q.out.Frame(wire.Header{Op: wire.OpPush, Flags: wire.FlagReply, RequestID: h.RequestID}, &pb.PushReply{}); err != nil {
 		t.Fatal(err)
@@ -394,7 +401,12 @@ func TestMembersFindPushedData(t *testing.T) {
 		if err := d.Apply(apply(gfs.Serial(counter), counter)); err != nil {
 			t.Fatal(err)
 		}
-		got := <-sink.frames
+		var got *Apply
+		select {
+		case got = <-sink.frames:
+		case err := <-sink.lost:
+			t.Fatalf("push %d: the stream ended: %v", counter, err)
+		}
 		if !bytes.Equal(got.Runs[0].Data, data) || !bytes.Equal(got.Runs[1].Data, small) || got.Bytes() != len(data)+len(small) {
 			t.Fatalf("push %d: the frame's data differ", counter)
 		}
