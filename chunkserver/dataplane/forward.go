@@ -29,7 +29,7 @@ type forwarder struct {
 	mu      sync.Mutex
 	pending map[uint64]*forwarded
 	owed    int           // of pending, those that the other server has as a whole
-	silence time.Duration // that ends it while answers are owed
+	silence time.Duration // that ends it while answers are owed or parts are not taken; the reader of pushes alone sets it
 	failed  error
 	again   time.Time // no new dial before
 }
@@ -121,7 +121,7 @@ func (f *forwarder) pass(in *passage, part []byte) error {
 	}
 	f.parts[1] = part
 	vectors := net.Buffers(parts)
-	err := f.tcp.SetWriteDeadline(time.Now().Add(frameTime(len(part))))
+	err := f.tcp.SetWriteDeadline(time.Now().Add(f.silence + time.Duration(len(part))*time.Second/gfs.FrameRateBytes))
 	if err == nil {
 		_, err = vectors.WriteTo(f.tcp)
 	}

@@ -224,6 +224,16 @@ func TestPushesThatCannotGoOn(t *testing.T) {
 	if took := time.Since(begun); took < gfs.PushSilence || took > gfs.PushSilence+5*time.Second {
 		t.Errorf("silence was noticed after %v", took)
 	}
+	deaf, acceptDeaf := next(t)
+	go acceptDeaf()
+	large := noise(2, gfs.MaxPieceBytes) // more than the connection's buffers take
+	begun = time.Now()
+	if err := p.push(pushOf(6, 0, large, deaf), large); !errors.Is(err, gfs.ErrUnavailable) {
+		t.Errorf("nothing is taken: %v", err)
+	}
+	if took := time.Since(begun); took > gfs.FrameTimeout-2*time.Second {
+		t.Errorf("that nothing is taken was noticed after %v", took)
+	}
 	full, _ := newServer(t)
 	full.pushes.positions[1].take(gfs.MaxPositionBytes)
 	if err := p.push(pushOf(4, 0, data, address(full)), data); !errors.Is(err, gfs.ErrBusy) {
