@@ -33,96 +33,120 @@ func (s *leaseShell) order(o lease.Order) {
 	header := s.header(s.period, o.To.Incarnation)
 	switch o.Kind {
 	case lease.Create:
-		s.send(o, messages.CommandCreate, lease.CreateTimeout, &pb.CreateOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
-			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Stream: o.Stream,
-		}, func(answer bus.Answer) bool {
-			err := answer.Decode(new(pb.OrderReply))
-			if s.again(o, err) {
-				return true
-			}
-			s.answered(o, err)
-			s.self.Send(createAnswered{o.To.ID, o.Version, err})
-			return true
-		})
-		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+		s.orderCreate(o, header)
 	case lease.Prepare:
-		s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From), Joiner: o.Joiner,
-			Source: describeServer(o.Source),
-		}, func(answer bus.Answer) bool {
-			var reply pb.PrepareReply
-			err := answer.Decode(&reply)
-			if s.again(o, err) { // it is alive, at least
-				s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{Busy: true}})
-				return true
-			}
-			if !reply.GetBusy() {
-				s.answered(o, err)
-			}
-			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{
-				Busy: reply.GetBusy(), Promised: gfs.Version(reply.GetPromised()), Active: gfs.Version(reply.GetActive()),
-				Length: reply.GetLength(), State: gfs.ReplicaState(min(reply.GetState(), 255)),
-				Digest: string(reply.GetDigest()), Err: err,
-			}})
-			return !reply.GetBusy()
-		})
-		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+		s.orderPrepare(o, header)
 	case lease.Grant:
-		s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
-			LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Believe: o.Believe,
-		}, func(answer bus.Answer) bool {
-			var reply pb.GrantReply
-			err := answer.Decode(&reply)
-			if s.again(o, err) {
-				s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{Busy: true}})
-				return true
-			}
-			if !reply.GetBusy() {
-				s.answered(o, err)
-			}
-			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
-				Busy: reply.GetBusy(), Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
-			}})
-			return !reply.GetBusy()
-		})
-		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+		s.orderGrant(o, header)
 	case lease.Close:
-		s.send(o, messages.CommandClose, closeOrderTimeout, &pb.CloseOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.Version),
-		}, func(answer bus.Answer) bool {
-			err := answer.Decode(new(pb.OrderReply))
+		s.orderClose(o, header)
+	case lease.Probe:
+		s.orderProbe(o, header)
+	case lease.Clone:
+		s.orderClone(o, header)
+	}
+}
+
+func (s *leaseShell) orderCreate(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandCreate, lease.CreateTimeout, &pb.CreateOrder{
+		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
+		LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Stream: o.Stream,
+	}, func(answer bus.Answer) bool {
+		err := answer.Decode(new(pb.OrderReply))
+		if s.again(o, err) {
+			return true
+		}
+		s.answered(o, err)
+		s.self.Send(createAnswered{o.To.ID, o.Version, err})
+		return true
+	})
+	actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+}
+
+func (s *leaseShell) orderPrepare(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
+		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From), Joiner: o.Joiner,
+		Source: describeServer(o.Source),
+	}, func(answer bus.Answer) bool {
+		var reply pb.PrepareReply
+		err := answer.Decode(&reply)
+		if s.again(o, err) { // it is alive, at least
+			s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{Busy: true}})
+			return true
+		}
+		if !reply.GetBusy() {
+			s.answered(o, err)
+		}
+		s.self.Send(prepareAnswered{o.To.ID, o.Version, lease.PrepareAnswer{
+			Busy: reply.GetBusy(), Promised: gfs.Version(reply.GetPromised()), Active: gfs.Version(reply.GetActive()),
+			Length: reply.GetLength(), State: gfs.ReplicaState(min(reply.GetState(), 255)),
+			Digest: string(reply.GetDigest()), Err: err,
+		}})
+		return !reply.GetBusy()
+	})
+	actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+}
+
+func (s *leaseShell) orderGrant(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
+		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
+		LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Believe: o.Believe,
+	}, func(answer bus.Answer) bool {
+		var reply pb.GrantReply
+		err := answer.Decode(&reply)
+		if s.again(o, err) {
+			s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{Busy: true}})
+			return true
+		}
+		if !reply.GetBusy() {
+			s.answered(o, err)
+		}
+		s.self.Send(grantAnswered{o.To.ID, o.Version, lease.GrantAnswer{
+			Busy: reply.GetBusy(), Length: reply.GetLength(), Accused: gfs.ServerID(reply.GetAccused()), Err: err,
+		}})
+		return !reply.GetBusy()
+	})
+	actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+}
+
+func (s *leaseShell) orderClose(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandClose, closeOrderTimeout, &pb.CloseOrder{
+		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version),
+	}, func(answer bus.Answer) bool {
+		err := answer.Decode(new(pb.OrderReply))
+		if s.again(o, err) {
+			return true
+		}
+		s.answered(o, err)
+		s.self.Send(closeOrdered{o.To.ID, o.Version, err})
+		return true
+	})
+}
+
+func (s *leaseShell) orderProbe(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandProbe, probeTimeout, &pb.ProbeOrder{Header: header, Servers: describeServers(o.Members)},
+		func(answer bus.Answer) bool {
+			var reply pb.ProbeReply
+			err := answer.Decode(&reply)
 			if s.again(o, err) {
 				return true
 			}
 			s.answered(o, err)
-			s.self.Send(closeOrdered{o.To.ID, o.Version, err})
+			s.self.Send(probeAnswered{o.To.ID, o.Version, reply.GetSilent(), err})
 			return true
 		})
-	case lease.Probe:
-		s.send(o, messages.CommandProbe, probeTimeout, &pb.ProbeOrder{Header: header, Servers: describeServers(o.Members)},
-			func(answer bus.Answer) bool {
-				var reply pb.ProbeReply
-				err := answer.Decode(&reply)
-				if s.again(o, err) {
-					return true
-				}
-				s.answered(o, err)
-				s.self.Send(probeAnswered{o.To.ID, o.Version, reply.GetSilent(), err})
-				return true
-			})
-	case lease.Clone:
-		s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{
-			Header: header, Handle: uint64(s.handle), Version: uint64(o.From), Promise: uint64(o.Version), Source: describeServer(o.Source),
-		}, func(answer bus.Answer) bool {
-			var reply pb.CloneReply
-			err := answer.Decode(&reply)
-			s.answered(o, err)
-			s.self.Send(cloneAnswered{o.To.ID, o.Version, int(reply.GetDifferingBlocks()), err})
-			return true
-		})
-	}
+}
+
+func (s *leaseShell) orderClone(o lease.Order, header *pb.OrderHeader) {
+	s.send(o, messages.CommandClone, gfs.CloneTimeout, &pb.CloneOrder{
+		Header: header, Handle: uint64(s.handle), Version: uint64(o.From), Promise: uint64(o.Version), Source: describeServer(o.Source),
+	}, func(answer bus.Answer) bool {
+		var reply pb.CloneReply
+		err := answer.Decode(&reply)
+		s.answered(o, err)
+		s.self.Send(cloneAnswered{o.To.ID, o.Version, int(reply.GetDifferingBlocks()), err})
+		return true
+	})
 }
 
 func (s *leaseShell) send(o lease.Order, command string, patience time.Duration, message proto.Message, on func(bus.Answer) bool) {
