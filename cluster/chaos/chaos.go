@@ -28,8 +28,9 @@ type Config struct {
 	Chunkservers int
 	Producers    int // of records, from 3; a stream and a file of blocks are written besides
 	Faults       []Fault
-	Slow         time.Duration // what takes longer is told one by one
-	Log          io.Writer     // takes what the processes log, each line behind its second of the run
+	Path         clientlib.DataPath // of what the clients write
+	Slow         time.Duration      // what takes longer is told one by one
+	Log          io.Writer          // takes what the processes log, each line behind its second of the run
 	Say          func(format string, args ...any)
 }
 
@@ -210,7 +211,8 @@ func (r *run) withClient(ctx context.Context, name string, task func(context.Con
 	log := logrus.New()
 	log.SetOutput(r.watch)
 	log.SetLevel(logrus.DebugLevel)
-	client, err := clientlib.Connect(ctx, r.parts.URL(), clientlib.WithLogger(log.WithField("role", "client").WithField("client", name)))
+	client, err := clientlib.Connect(ctx, r.parts.URL(), clientlib.WithDataPath(r.Path),
+		clientlib.WithLogger(log.WithField("role", "client").WithField("client", name)))
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cairnfs/cairn/clientlib"
 	"github.com/cairnfs/cairn/cluster/chaos"
 	"github.com/cairnfs/cairn/cluster/processes"
 )
@@ -19,6 +20,7 @@ var (
 	seed      = flag.Uint64("chaos.seed", 1, "who is struck, how and when")
 	logFile   = flag.String("chaos.log", "", "keep what the processes log in this file")
 	only      = flag.String("chaos.only", "", "the one fault that strikes, as a plan names it")
+	path      = flag.String("chaos.path", "auto", "the way of the data: auto, in-order or decoupled")
 	slow      = flag.Duration("chaos.slow", time.Second, "tell of each stall that lasts longer")
 	longest   = flag.Duration("chaos.longest", 15*time.Second, "how long no operation may take: more than lease.Grace, which a chunk waits that lost one of its last two members")
 )
@@ -51,8 +53,12 @@ func TestEndurance(t *testing.T) {
 	if *only != "" {
 		kinds = []chaos.Fault{chaos.Fault(*only)}
 	}
+	way, err := clientlib.ParseDataPath(*path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	report, err := chaos.Run(ctx, chaos.Config{
-		Binary: binary, Dir: t.TempDir(), Seed: *seed, Duration: *endurance, Chunkservers: 5, Producers: 16, Faults: kinds,
+		Binary: binary, Dir: t.TempDir(), Seed: *seed, Duration: *endurance, Chunkservers: 5, Producers: 16, Faults: kinds, Path: way,
 		Slow: *slow, Log: log, Say: t.Logf,
 	})
 	t.Logf("%+v", report)
