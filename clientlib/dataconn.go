@@ -109,6 +109,20 @@ func (c *dataConn) start(ctx context.Context, request *call) error {
 	return nil
 }
 
+// startNow is start where that need not wait; otherwise it is false.
+func (c *dataConn) startNow(request *call) bool {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		return false
+	}
+	if err := c.enqueue(request); err != nil {
+		<-c.slots
+		return false
+	}
+	return true
+}
+
 func (c *dataConn) enqueue(request *call) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

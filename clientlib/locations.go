@@ -186,6 +186,14 @@ func (l *locations) seen(file gfs.FileID, at location) int64 {
 	return 0
 }
 
+// cached is a chunk of a file as the cache has it.
+func (l *locations) cached(file gfs.FileID, index uint32) (location, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, _, known := l.cache.get(locationKey{file, index}, time.Now())
+	return at, known
+}
+
 // locate finds the chunk of a file at index, in the cache or by asking the master. Exists is false if the file has
 // no such chunk; that is never taken from the cache.
 func (c *Client) locate(p *patience, file gfs.FileID, index uint32) (at location, exists bool, err error) {

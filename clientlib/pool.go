@@ -113,6 +113,16 @@ func (p *pool) get(ctx context.Context, address string, l lane) (*dataConn, erro
 	}
 }
 
+// live is the connection to the chunkserver at address, nil if there is none.
+func (p *pool) live(address string, l lane) *dataConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if entry := p.entries[poolKey{address, l}]; entry != nil && entry.conn != nil && entry.conn.failure() == nil {
+		return entry.conn
+	}
+	return nil
+}
+
 // dial makes the entry's connection. It runs on its own: a caller that gives up does not end it for the others.
 func (p *pool) dial(key poolKey, entry *poolEntry) {
 	ctx, cancel := context.WithTimeout(p.client.life, dialTimeout)

@@ -31,7 +31,9 @@ type segment struct {
 	data   *buffer
 	err    error // set with data before done is closed
 	done   chan struct{}
+	ctx    context.Context
 	cancel context.CancelFunc
+	direct *directRead // nil: a goroutine of its own reads it
 }
 
 // read copies what is at offset into buf: at least one byte, or an error.
@@ -61,7 +63,7 @@ func (r *readAhead) head(p *patience, offset int64, want int) (*segment, error) 
 		return nil, errClientClosed()
 	}
 	head := r.segments[0]
-	if err := p.await(head.done); err != nil {
+	if err := r.await(p, head); err != nil {
 		return nil, err
 	}
 	if offset-head.offset < int64(len(head.data.data)) {
@@ -119,22 +121,25 @@ func (r *readAhead) fill() {
 
 // fetch starts one segment of length bytes.
 func (r *readAhead) fetch(length int) bool {
-	f := r.file
-	ctx, cancel := context.WithCancel(f.life)
-	s := &segment{offset: r.next, data: f.client.buffers.get(length), done: make(chan struct{}), cancel: cancel}
-	started := f.client.spawn(func() {
-		defer close(s.done)
-		into := s.data.data[:length]
-		n, err := f.readAt(f.client.patience(ctx), into, s.offset)
-		s.data.data, s.err = into[:n], err
-	})
-	if !started {
-		cancel()
+	s := &segment{offset: r.next, data: r.file.client.buffers.get(length), done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(r.file.life)
+	if !r.file.fetchDirectly(s, length) && !r.file.fetch(s, length) {
+		s.cancel()
 		return false
 	}
 	r.segments = append(r.segments, s)
 	r.next += int64(length)
 	return true
+}
+
+// fetch reads a segment on a goroutine of its own, with all that a read does when something is wrong.
+func (f *openFile) fetch(s *segment, length int) bool {
+	return f.client.spawn(func() {
+		defer close(s.done)
+		into := s.data.data[:length]
+		n, err := f.readAt(f.client.patience(s.ctx), into, s.offset)
+		s.data.data, s.err = into[:n], err
+	})
 }
 
 // drop forgets every segment. One still under way keeps its buffer, which the garbage collector then takes.

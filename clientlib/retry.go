@@ -131,14 +131,27 @@ func (p *patience) pause(last error) error {
 
 // await waits for done within the call's patience.
 func (p *patience) await(done <-chan struct{}) error {
-	timer := time.NewTimer(max(p.left(), 0))
+	for {
+		over, err := p.awaitFor(done, p.left())
+		if over || err != nil {
+			return err
+		}
+	}
+}
+
+// awaitFor is await for at most d: then over is false, and there is no error.
+func (p *patience) awaitFor(done <-chan struct{}, d time.Duration) (over bool, err error) {
+	timer := time.NewTimer(max(min(p.left(), d), 0))
 	defer timer.Stop()
 	select {
 	case <-done:
-		return nil
+		return true, nil
 	case <-timer.C:
+		if p.left() > 0 {
+			return false, nil
+		}
 	case <-p.ctx.Done():
 	case <-p.client.life.Done():
 	}
-	return p.ended(nil)
+	return false, p.ended(nil)
 }
