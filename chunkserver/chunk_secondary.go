@@ -104,6 +104,9 @@ func (j *chainJoin) run(ctx context.Context, cs *Chunkserver, open *pb.ChainOpen
 	sum := digest.Sum()
 	j.answer = &pb.ChainOpened{}
 	if bytes.Equal(sum[:], open.Digest) && len(digest.Unknown) == 0 && j.replica.Status().State != gfs.ReplicaSuspect {
+		if err := settleOnDisk(j.replica, open.Synced); err != nil {
+			return err
+		}
 		if err := j.replica.Activate(gfs.Version(open.Version)); err != nil {
 			return err
 		}

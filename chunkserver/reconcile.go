@@ -97,10 +97,23 @@ func (a *activation) bringIn(ctx context.Context) error {
 		return err
 	}
 	a.length = digest.Length
+	if err := settleOnDisk(a.replica, a.synced); err != nil {
+		return err
+	}
 	if len(a.members) == 1 {
 		return nil
 	}
 	return a.openChain(ctx, digest)
+}
+
+// settleOnDisk makes what a replica holds durable before it takes part in a version, where acknowledgements promise that: a
+// process that ended between a write and its fsync has left what no later fsync of a mutation need cover, and a retry
+// of it is acknowledged at once.
+func settleOnDisk(replica *store.Replica, synced bool) error {
+	if !synced || replica.Status().Length == 0 {
+		return nil
+	}
+	return replica.Sync()
 }
 
 func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
