@@ -173,10 +173,12 @@ func TestClientsOfAPrimaryWithoutAMasterHearOfIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.grantTo(3, version, []*pb.Server{r.member(0), silent.member()})
+	answer := dial(t, r.servers[0].Addr()).append(3, version, 1, 1, []byte("anybody there?"))
+	receive(t, r.reports, "report", func(m *pb.Report) bool { return m.Handle == 3 })
 	began := time.Now()
-	got := <-dial(t, r.servers[0].Addr()).append(3, version, 1, 1, []byte("anybody there?"))
-	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > gfs.MutationPatience/2 {
-		t.Fatalf("%+v after %v", got, took)
+	got := <-answer
+	if took := time.Since(began); gfs.CodeOf(got.err) != gfs.CodeNotPrimary || took > 3*gfs.PrepareSilence {
+		t.Fatalf("%+v %v after the report", got, took)
 	}
 	began = time.Now()
 	got = <-dial(t, r.servers[0].Addr()).append(3, version, 2, 1, []byte("anybody there now?"))

@@ -19,8 +19,10 @@ import (
 // What a chunkserver tells the master and whoever monitors, besides heartbeats.
 
 const (
-	// tellTimeout is what the master has to take a report or a close.
-	tellTimeout = time.Second
+	// tellTimeout is what the master has to take a close, and reportTimeout what it has to take a report: a primary's clients
+	// wait meanwhile, and may reach it themselves.
+	tellTimeout   = time.Second
+	reportTimeout = gfs.PrepareSilence
 	// closeTries is how often a close is told before it is left to the master to find out.
 	closeTries = 5
 )
@@ -28,7 +30,7 @@ const (
 // report tells the master of a fault, once; whoever cares repeats it. It never waits; failed hears that the report was
 // not taken, and may be nil.
 func (cs *Chunkserver) report(r *pb.Report, failed func(error)) {
-	cs.around.AskAsync(bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: tellTimeout},
+	cs.around.AskAsync(bus.Call{Subject: cs.subjects.Master(messages.OpReport), Request: r, Total: reportTimeout},
 		func(answer bus.Answer) (done bool) {
 			err := answer.Decode(&pb.ReportReply{})
 			if err == nil {
