@@ -19,6 +19,8 @@ const (
 	// controlSilence is within what time this server's own data plane must answer it, or what another one's does not
 	// answer says nothing: this process, or the machine under it, is held up itself.
 	controlSilence = gfs.MemberSilence / 5
+	// doubtedSilence is what a server has to answer one ping that somebody else has found silent already.
+	doubtedSilence = gfs.PrepareSilence
 )
 
 // attendance watches the chunkservers that calls which may take long have been made to: one ping at a time to each,
@@ -50,6 +52,26 @@ func (cs *Chunkserver) attended(ctx context.Context, address string) (_ context.
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.calls[address] = slices.DeleteFunc(a.calls[address], func(c *attendedCall) bool { return c == call })
+	}
+}
+
+// attendedMember is attended for a call to a member of a configuration. One that is doubted has to answer one ping at once.
+func (cs *Chunkserver) attendedMember(ctx context.Context, member *pb.Server, doubted []string) (_ context.Context, release func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if slices.Contains(doubted, member.Id) {
+		cs.around.Go(func() {
+			late, err := cs.pingOnce(member.Address, doubtedSilence)
+			if err == nil || ctx.Err() != nil || late && cs.heldUp() {
+				return
+			}
+			cs.log.WithError(err).WithField("address", member.Address).Warn("still no sign of life")
+			cancel()
+		})
+	}
+	ctx, watched := cs.attended(ctx, member.Address)
+	return ctx, func() {
+		watched()
+		cancel()
 	}
 }
 

@@ -191,7 +191,9 @@ func (c *chunk) onGrant(order *pb.GrantOrder, reply actors.Reply[*pb.GrantReply]
 		}
 		c.freeze()
 		c.whenDrained(func() {
-			configuration := configuration{version: version, members: order.Members, synced: order.Synced, believed: believed}
+			configuration := configuration{
+				version: version, members: order.Members, synced: order.Synced, believed: believed, doubted: order.Doubted,
+			}
 			c.activate(configuration, replica, func(length int64, accused string, err error) {
 				stop()
 				switch {

@@ -119,6 +119,7 @@ func (j *chainJoin) run(ctx context.Context, cs *Chunkserver, open *pb.ChainOpen
 	next := &pb.ChainOpen{
 		Handle: open.Handle, Version: open.Version, Members: open.Members, Position: open.Position + 1,
 		Digest: open.Digest, Length: open.Length, CommitLength: open.CommitLength, Synced: open.Synced,
+		Doubted: open.Doubted,
 	}
 	var below *pb.ChainOpened
 	j.down, below, err = cs.openBelow(ctx, next)

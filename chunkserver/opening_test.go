@@ -58,7 +58,7 @@ func opener(t *testing.T, alive bool, codes ...gfs.Code) (member *pb.Server, sil
 }
 
 // grantWith has server 0 promise a version and be granted it with a member that is no chunkserver.
-func (r *rig) grantWith(member *pb.Server) <-chan *pb.GrantReply {
+func (r *rig) grantWith(member *pb.Server, doubted ...string) <-chan *pb.GrantReply {
 	r.t.Helper()
 	first := r.create(3, 0)
 	version := r.nextVersion()
@@ -67,6 +67,7 @@ func (r *rig) grantWith(member *pb.Server) <-chan *pb.GrantReply {
 	}
 	order := &pb.GrantOrder{
 		Header: r.header(0), Handle: 3, Version: uint64(version), Members: []*pb.Server{r.member(0), member}, LeaseMs: 60000,
+		Doubted: doubted,
 	}
 	answer := make(chan *pb.GrantReply, 1)
 	go func() {
@@ -116,6 +117,45 @@ func TestAMemberThatStopsBeforeItsChainIsOpenIsNamed(t *testing.T) {
 		if reply.GetAccused() != member.Id || took > 9*time.Second || slow != (took > 4*time.Second) {
 			t.Fatalf("slow: %t: answered %v after %v", slow, reply, took)
 		}
+	}
+}
+
+// One that was found silent a moment ago is given no second ping; the next one in the chain neither. It is no reason to give
+// up one that does answer.
+func TestADoubtedMemberIsNamedSooner(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	member, _ := opener(t, false)
+	began := time.Now()
+	reply := <-r.grantWith(member, member.Id)
+	if took := time.Since(began); reply.GetAccused() != member.Id || took > 2*gfs.MemberSilence {
+		t.Errorf("answered %v after %v", reply, took)
+	}
+	r = newRig(t, 2)
+	last, _ := opener(t, false)
+	first := r.create(3, 0, 1)
+	version := r.nextVersion()
+	for i := range 2 {
+		if _, err := r.prepare(i, 3, version, first); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reply = &pb.GrantReply{}
+	began = time.Now()
+	err := r.order(0, messages.CommandGrant, &pb.GrantOrder{
+		Header: r.header(0), Handle: 3, Version: uint64(version), Members: []*pb.Server{r.member(0), r.member(1), last}, LeaseMs: 60000,
+		Doubted: []string{r.member(1).Id, last.Id},
+	}, reply)
+	if took := time.Since(began); err != nil || reply.Accused != last.Id || took > 2*gfs.MemberSilence {
+		t.Errorf("answered %v, %v after %v", reply, err, took)
+	}
+	r = newRig(t, 1)
+	lively, asked := opener(t, true, gfs.CodeBusy, gfs.CodeBusy)
+	answer := r.grantWith(lively, lively.Id)
+	select {
+	case <-asked:
+	case reply := <-answer:
+		t.Errorf("one that answers pings: answered %v", reply)
 	}
 }
 

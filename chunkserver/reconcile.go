@@ -24,6 +24,8 @@ type configuration struct {
 	fresh   bool // made by CreateOrder: the other members may not have their replicas yet
 	// believed says that the replica is suspect, as all are, and that there is none better.
 	believed bool
+	// doubted are members that somebody found silent a moment ago, though they answer the master.
+	doubted []string
 }
 
 // activation is the slow part of becoming a primary: it activates the replica, opens the chain, and makes members
@@ -121,6 +123,7 @@ func (a *activation) openChain(ctx context.Context, digest store.Digest) error {
 	open := &pb.ChainOpen{
 		Handle: uint64(a.replica.Handle()), Version: uint64(a.version), Members: a.members, Position: 1,
 		Digest: sum[:], Length: digest.Length, CommitLength: a.replica.Status().CommitLength, Synced: a.synced,
+		Doubted: a.doubted,
 	}
 	began := a.cs.now()
 	for reconciled := 0; ; {
@@ -163,7 +166,7 @@ func (cs *Chunkserver) openBelow(ctx context.Context, open *pb.ChainOpen) (Downs
 	n := len(open.Members)
 	ctx, cancel := cs.around.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
 	defer cancel()
-	ctx, release := cs.attended(ctx, open.Members[open.Position].Address)
+	ctx, release := cs.attendedMember(ctx, open.Members[open.Position], open.Doubted)
 	defer release()
 	return cs.around.OpenChain(ctx, open)
 }

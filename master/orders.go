@@ -91,6 +91,7 @@ func (s *leaseShell) orderGrant(o lease.Order, header *pb.OrderHeader) {
 	s.send(o, messages.CommandGrant, lease.GrantTimeout, &pb.GrantOrder{
 		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), Members: describeServers(o.Members),
 		LeaseMs: gfs.LeaseDuration.Milliseconds(), Synced: s.synced, Believe: o.Believe,
+		Doubted: describeIDs(o.Doubted),
 	}, func(answer bus.Answer) bool {
 		var reply pb.GrantReply
 		err := answer.Decode(&reply)
@@ -107,6 +108,14 @@ func (s *leaseShell) orderGrant(o lease.Order, header *pb.OrderHeader) {
 		return !reply.GetBusy()
 	})
 	actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+}
+
+func describeIDs(ids []gfs.ServerID) []string {
+	described := make([]string, len(ids))
+	for i, id := range ids {
+		described[i] = string(id)
+	}
+	return described
 }
 
 func (s *leaseShell) orderClose(o lease.Order, header *pb.OrderHeader) {

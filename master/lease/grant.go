@@ -46,7 +46,21 @@ func (c *Chunk) configured(err error, now time.Time) {
 	c.counted = memberOf{a.version, a.joined}
 	c.phase = Granting
 	c.deadline, a.granted = now.Add(GrantTimeout), now
-	c.out.Orders = append(c.out.Orders, Order{Kind: Grant, To: a.primary, Version: a.version, Members: a.members, Believe: a.suspect})
+	c.out.Orders = append(c.out.Orders, Order{
+		Kind: Grant, To: a.primary, Version: a.version, Members: a.members, Believe: a.suspect, Doubted: c.doubtedMembers(),
+	})
+}
+
+// doubtedMembers are the members but the primary that were complained of: their answers to the master do not say that the primary
+// reaches them, and mutations wait while it finds out.
+func (c *Chunk) doubtedMembers() []gfs.ServerID {
+	var doubted []gfs.ServerID
+	for _, s := range c.attempt.members[1:] {
+		if c.episode.accused[s.ID] {
+			doubted = append(doubted, s.ID)
+		}
+	}
+	return doubted
 }
 
 // refused is for a record that was not taken. Where the log says that the chunk is another one than we think, or is

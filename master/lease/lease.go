@@ -179,6 +179,7 @@ type Order struct {
 	Stream  bool               // Create: the chunk is reserved for a stream
 	Source  placement.Server   // Clone, and Prepare of a joiner
 	Believe bool               // Grant: the primary is suspect, as all are, and is to be believed
+	Doubted []gfs.ServerID     // Grant: members that were complained of, though they answered the master
 }
 
 // OrderKind is which order it is.

@@ -238,6 +238,9 @@ func (s *script) describe(out Outputs) string {
 		if o.Believe {
 			b.WriteString(" believe")
 		}
+		for _, id := range o.Doubted {
+			fmt.Fprintf(&b, " doubted %s", id)
+		}
 		b.WriteString("\n")
 	}
 	for _, a := range out.Answers {

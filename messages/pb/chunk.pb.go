@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 6b27553cd90957a5b3efe82053b34928927f7eee3c6513ba9eb562616784ed30
+// sha256: 81517d816725bacc5df93e7f02a3e623cc51c76f3d9b935835bf1b710630e9aa
 
 package pb
 
@@ -1063,6 +1063,7 @@ type GrantOrder struct {
 	LeaseMs       int64                  `protobuf:"varint,5,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
 	Synced        bool                   `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
 	Believe       bool                   `protobuf:"varint,7,opt,name=believe,proto3" json:"believe,omitempty"` // every replica is suspect and this one the best: it counts as a member, with what it can vouch for
+	Doubted       []string               `protobuf:"bytes,8,rep,name=doubted,proto3" json:"doubted,omitempty"`  // members that somebody found silent a moment ago, though they answer the master
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1144,6 +1145,13 @@ func (x *GrantOrder) GetBelieve() bool {
 		return x.Believe
 	}
 	return false
+}
+
+func (x *GrantOrder) GetDoubted() []string {
+	if x != nil {
+		return x.Doubted
+	}
+	return nil
 }
 
 type GrantReply struct {
@@ -1937,7 +1945,7 @@ const file_chunk_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\rR\x05state\x12#\n" +
-	"\rcommit_length\x18\a \x01(\x03R\fcommitLength\"\xe6\x01\n" +
+	"\rcommit_length\x18\a \x01(\x03R\fcommitLength\"\x80\x02\n" +
 	"\n" +
 	"GrantOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
@@ -1946,7 +1954,8 @@ const file_chunk_proto_rawDesc = "" +
 	"\amembers\x18\x04 \x03(\v2\x10.cairn.v1.ServerR\amembers\x12\x19\n" +
 	"\blease_ms\x18\x05 \x01(\x03R\aleaseMs\x12\x16\n" +
 	"\x06synced\x18\x06 \x01(\bR\x06synced\x12\x18\n" +
-	"\abelieve\x18\a \x01(\bR\abelieve\"R\n" +
+	"\abelieve\x18\a \x01(\bR\abelieve\x12\x18\n" +
+	"\adoubted\x18\b \x03(\tR\adoubted\"R\n" +
 	"\n" +
 	"GrantReply\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12\x18\n" +

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 40191089d9ccc0da3dd25b5f63504eb4a507a0a121a7487674390b564f405b54
+// sha256: 6500e2d618a1d0101b8bbe1c2c0dcb2a75724b3c78f41a988b1a42a7f1034176
 
 package pb
 
@@ -564,6 +564,7 @@ type ChainOpen struct {
 	Length        int64                  `protobuf:"varint,6,opt,name=length,proto3" json:"length,omitempty"`
 	CommitLength  int64                  `protobuf:"varint,7,opt,name=commit_length,json=commitLength,proto3" json:"commit_length,omitempty"`
 	Synced        bool                   `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
+	Doubted       []string               `protobuf:"bytes,9,rep,name=doubted,proto3" json:"doubted,omitempty"` // as in GrantOrder
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -652,6 +653,13 @@ func (x *ChainOpen) GetSynced() bool {
 		return x.Synced
 	}
 	return false
+}
+
+func (x *ChainOpen) GetDoubted() []string {
+	if x != nil {
+		return x.Doubted
+	}
+	return nil
 }
 
 // ChainOpened answers ChainOpen when everyone below has answered.
@@ -1936,7 +1944,7 @@ const file_mutation_proto_rawDesc = "" +
 	"\acounter\x18\x02 \x01(\x04R\acounter\"7\n" +
 	"\tPullReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xf2\x01\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\x8c\x02\n" +
 	"\tChainOpen\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12*\n" +
@@ -1945,7 +1953,8 @@ const file_mutation_proto_rawDesc = "" +
 	"\x06digest\x18\x05 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06length\x18\x06 \x01(\x03R\x06length\x12#\n" +
 	"\rcommit_length\x18\a \x01(\x03R\fcommitLength\x12\x16\n" +
-	"\x06synced\x18\b \x01(\bR\x06synced\"q\n" +
+	"\x06synced\x18\b \x01(\bR\x06synced\x12\x18\n" +
+	"\adoubted\x18\t \x03(\tR\adoubted\"q\n" +
 	"\vChainOpened\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
