@@ -54,7 +54,7 @@ func (s *registryShell) plan(chunk namespace.Chunk) (joinPlan, bool) {
 	for _, id := range thin.Held {
 		avoid[id] = true
 	}
-	servers, err := placement.Choose(s.core.Candidates(), 1, avoid, s.random)
+	servers, err := placement.Choose(s.core.Candidates(s.now()), 1, avoid, s.random)
 	if err != nil {
 		return p, false // StatFS counts the chunk; when there is room again it gets its replica
 	}

@@ -57,6 +57,9 @@ func (s *leaseShell) carry() {
 	if len(out.Notes) > 0 {
 		s.registry.Send(noteReplicas{s.period, s.handle, out.Notes})
 	}
+	if len(out.Unreached) > 0 {
+		s.registry.Send(serversUnreached{s.period, out.Unreached})
+	}
 	switch {
 	case out.Granted:
 		location := s.core.Location()

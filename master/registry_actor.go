@@ -170,6 +170,18 @@ func (c noteReplicas) Do(s *registryShell) {
 	}
 }
 
+// serversUnreached records that chunkservers were not reached by others.
+type serversUnreached struct {
+	period  *period
+	servers []gfs.ServerID
+}
+
+func (c serversUnreached) Do(s *registryShell) {
+	if s.period == c.period {
+		s.core.Unreached(c.servers, s.now())
+	}
+}
+
 // grantLease and endLease record who is the primary of a chunk.
 type grantLease struct {
 	period  *period
@@ -228,7 +240,7 @@ type chooseServers struct {
 }
 
 func (c chooseServers) Do(s *registryShell) {
-	servers, err := placement.Choose(s.core.Candidates(), c.want, c.avoid, s.random)
+	servers, err := placement.Choose(s.core.Candidates(s.now()), c.want, c.avoid, s.random)
 	if err != nil {
 		c.reply.Fail(err)
 		return

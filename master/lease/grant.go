@@ -154,6 +154,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 		c.retry()
 		return
 	}
+	c.out.Unreached = append(c.out.Unreached, accused)
 	c.episode.accuse(accused)
 	c.leaveOut(c.attempt.told[i].member().process(), "could not be brought in by "+string(primary.ID))
 	c.retry()

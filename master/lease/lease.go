@@ -232,17 +232,18 @@ type Event struct {
 
 // Outputs are what must happen, in this order: notes and the lease to the registry, the record, orders, answers.
 type Outputs struct {
-	Notes   []registry.Note
-	Granted bool       // the registry should know of the lease of Location()
-	Revoked bool       // the registry should forget the lease
-	Locate  bool       // ask the registry for the replicas, answered with Located
-	Record  *pb.Record // propose it, answered with Recorded; time and epoch are the shell's
-	Orders  []Order
-	Answers []Answer
-	Events  []Event
-	Wake    time.Time // call Tick then; zero: no need
-	Joined  *JoinEnd  // of the replica that Join named
-	Done    bool      // nothing is under way and nobody waits: the actor may go
+	Notes     []registry.Note
+	Unreached []gfs.ServerID // servers that another one has just failed to reach, for the registry
+	Granted   bool           // the registry should know of the lease of Location()
+	Revoked   bool           // the registry should forget the lease
+	Locate    bool           // ask the registry for the replicas, answered with Located
+	Record    *pb.Record     // propose it, answered with Recorded; time and epoch are the shell's
+	Orders    []Order
+	Answers   []Answer
+	Events    []Event
+	Wake      time.Time // call Tick then; zero: no need
+	Joined    *JoinEnd  // of the replica that Join named
+	Done      bool      // nothing is under way and nobody waits: the actor may go
 }
 
 // Take returns what has to happen since the last Take. It must be called after each input.
@@ -375,8 +376,11 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 	case c.phase == Open:
 		c.begin(now)
 		c.episode.accuse(accused)
-		if client {
+		switch {
+		case client:
 			c.episode.client = accused
+		case accused != "" && accused != reporter: // and not because it takes part in an attempt already
+			c.out.Unreached = append(c.out.Unreached, accused)
 		}
 	case c.underWay():
 		c.accuseAgain(accused)

@@ -15,6 +15,7 @@ import (
 // ProbeAnswered hands in a server's answer to a Probe: which of those that it was to ask give it no sign of life, or the
 // error with which the server itself gave none.
 func (c *Chunk) ProbeAnswered(server gfs.ServerID, version gfs.Version, silent []gfs.ServerID, err error, now time.Time) {
+	c.out.Unreached = append(c.out.Unreached, silent...) // though nobody may wait for it any more
 	switch asked := (Order{Kind: Probe, To: Member{Server: placement.Server{ID: server}}, Version: version}); {
 	case !c.awaitsProbe(asked):
 	case errors.Is(err, gfs.ErrStaleEpoch):

@@ -195,6 +195,9 @@ func (s *script) describe(out Outputs) string {
 		}
 		b.WriteString("\n")
 	}
+	for _, id := range out.Unreached {
+		fmt.Fprintf(&b, "unreached %s\n", id)
+	}
 	if out.Revoked {
 		b.WriteString("revoked\n")
 	}

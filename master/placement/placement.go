@@ -21,6 +21,7 @@ type Candidate struct {
 	Server
 	Up            bool
 	Draining      bool
+	Unreached     bool // a chunkserver failed to reach it over the data plane not long ago
 	CapacityBytes int64
 	FreeBytes     int64
 	Leases        int // chunks of which it is the primary
@@ -50,7 +51,7 @@ const averageSlack = 0.05
 
 // Choose picks want servers (1 to gfs.MaxReplicas) for a new chunk out of candidates, none of those in avoid, in
 // chain order with the primary first. random breaks ties and is all the chance there is. The candidates are not
-// changed. When they are too few the error names the numbers: CodeUnavailable when servers are missing, CodeNoSpace
+// changed. Those that are unreached come after all others. When they are too few the error names the numbers: CodeUnavailable when servers are missing, CodeNoSpace
 // when there are enough but they are full.
 // Source: GFS 4.2
 func Choose(candidates []Candidate, want int, avoid map[gfs.ServerID]bool, random *rand.Rand) ([]Server, error) {
@@ -97,7 +98,9 @@ func Choose(candidates []Candidate, want int, avoid map[gfs.ServerID]bool, rando
 		racks[usable[best].Rack]++
 		usable = slices.Delete(usable, best, best+1)
 	}
-	primary := slices.MinFunc(chosen, func(a, b Candidate) int { return cmp.Compare(a.Leases, b.Leases) })
+	primary := slices.MinFunc(chosen, func(a, b Candidate) int {
+		return cmp.Or(compareBools(a.Unreached, b.Unreached), cmp.Compare(a.Leases, b.Leases))
+	})
 	servers := make([]Server, 0, want)
 	for _, c := range chosen {
 		servers = append(servers, c.Server)
@@ -105,10 +108,12 @@ func Choose(candidates []Candidate, want int, avoid map[gfs.ServerID]bool, rando
 	return Chain(servers, primary.ID), nil
 }
 
-// compare orders two candidates for the next replica; the better one is less. Racks come first (a lost rack must
-// not take all replicas), then the paper's two wishes, then the emptier disk in steps of a tenth.
+// compare orders two candidates for the next replica; the better one is less. One that others do not reach would be left out
+// of the chunk at its first mutation, which waits for that. Of the rest racks come first (a lost rack must not take all
+// replicas), then the paper's two wishes, then the emptier disk in steps of a tenth.
 func compare(a, b Candidate, racks map[string]int, average float64) int {
 	return cmp.Or(
+		compareBools(a.Unreached, b.Unreached),
 		cmp.Compare(racks[a.Rack], racks[b.Rack]),
 		compareBools(a.use() > average+averageSlack, b.use() > average+averageSlack),
 		cmp.Compare(a.Creations, b.Creations),

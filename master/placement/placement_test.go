@@ -44,6 +44,26 @@ func TestReplicasGoToDifferentRacks(t *testing.T) {
 	}
 }
 
+// Servers that others do not reach get replicas when there is nobody else, and then the primary is another one.
+func TestUnreachedServersComeLast(t *testing.T) {
+	all := []Candidate{candidate("1", "a", 100, 90), candidate("2", "b", 100, 90), candidate("3", "a", 100, 90), candidate("4", "a", 100, 20)}
+	all[1].Unreached = true
+	for i := range all {
+		all[i].Leases = i + 1
+	}
+	all[0].Leases, all[1].Leases = 9, 0
+	for seed := range uint64(20) {
+		chosen, err := Choose(all, 3, nil, source(seed))
+		if err != nil || slices.ContainsFunc(chosen, func(s Server) bool { return s.ID == "2" }) {
+			t.Fatalf("seed %d: chosen %s, %v: nobody reaches 2", seed, ids(chosen), err)
+		}
+		chosen, err = Choose(all, 4, nil, source(seed))
+		if err != nil || len(chosen) != 4 || chosen[0].ID != "3" {
+			t.Fatalf("seed %d: chosen %s, %v: want all four, 3 the primary", seed, ids(chosen), err)
+		}
+	}
+}
+
 func TestFullServersAndFailedOnesAreLeftOut(t *testing.T) {
 	all := []Candidate{candidate("1", "", 100, 50), candidate("2", "", 100, 0), candidate("3", "", 100, 50), candidate("4", "", 100, 50)}
 	all[2].Up = false

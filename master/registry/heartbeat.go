@@ -78,7 +78,7 @@ func (r *Registry) Heartbeat(hb *pb.Heartbeat, now time.Time) (Heard, error) {
 	if incarnation != s.incarnation {
 		heard.Replaced = s.incarnation
 		s.previous, s.incarnation = s.incarnation, incarnation
-		s.sequence, s.inventoried, s.wanted, s.receiving = 0, false, true, inventory{}
+		s.sequence, s.inventoried, s.wanted, s.receiving, s.unreached = 0, false, true, inventory{}, time.Time{}
 	}
 	if s.sequence != 0 && hb.GetSequence() > s.sequence+1 {
 		s.wanted = true // a slice was lost

@@ -73,7 +73,7 @@ func TestOnlyTheGrantedLeaseIsExtended(t *testing.T) {
 		t.Fatalf("lease %+v", l)
 	}
 	r.EndLease(5)
-	if _, held := r.Lease(5); held || r.Candidates()[0].Leases != 0 {
+	if _, held := r.Lease(5); held || r.Candidates(start)[0].Leases != 0 {
 		t.Fatal("an ended lease is still held")
 	}
 }

@@ -21,6 +21,10 @@ const noteMemory = 10 * time.Second
 // creationMemory is how long a replica that was placed counts as a recent creation.
 const creationMemory = time.Minute
 
+// unreachedMemory is how long a server that another one could not reach is no first choice for new replicas: what keeps it
+// from joining chunks is told anew at each attempt, and attempts get rarer.
+const unreachedMemory = 30 * time.Second
+
 // Replica is what is known of one replica, with what is needed to reach it.
 type Replica struct {
 	placement.Server
@@ -86,6 +90,7 @@ type server struct {
 	leases      int             // granted by this master
 	held        []*pb.HeldLease // as of the last heartbeat
 	creations   [2]int          // in this and the last creationMemory
+	unreached   time.Time       // another chunkserver failed to reach it then; zero if none has
 
 	strange     uint64 // replicas beyond the handle limit that this or the last full inventory named
 	inventoried bool   // a full inventory of this incarnation was heard
@@ -323,12 +328,23 @@ func (r *Registry) Lease(handle gfs.ChunkHandle) (Lease, bool) {
 	return Lease{Version: l.version, Server: r.servers[l.server].ID}, true
 }
 
+// Unreached records that other chunkservers have just failed to reach these over the data plane: they may well be heard of
+// here. A new process of such a server is given the benefit of the doubt.
+func (r *Registry) Unreached(servers []gfs.ServerID, now time.Time) {
+	for _, id := range servers {
+		if index, known := r.byID[id]; known {
+			r.servers[index].unreached = now
+		}
+	}
+}
+
 // Candidates lists the chunkservers for placement.Choose.
-func (r *Registry) Candidates() []placement.Candidate {
+func (r *Registry) Candidates(now time.Time) []placement.Candidate {
 	candidates := make([]placement.Candidate, 0, len(r.servers))
 	for _, s := range r.servers {
 		candidates = append(candidates, placement.Candidate{
-			Server: s.Server, Up: s.up, Draining: s.draining, CapacityBytes: s.capacity, FreeBytes: s.free,
+			Server: s.Server, Up: s.up, Draining: s.draining,
+			Unreached: !s.unreached.IsZero() && now.Sub(s.unreached) < unreachedMemory, CapacityBytes: s.capacity, FreeBytes: s.free,
 			Leases: s.leases, Creations: s.creations[0] + s.creations[1],
 		})
 	}

@@ -54,6 +54,38 @@ func known(t interface{ Fatal(...any) }, n int) *Registry {
 	return r
 }
 
+// That others do not reach a server is remembered for some time, of one process only.
+func TestUnreachedIsForgotten(t *testing.T) {
+	r := known(t, 2)
+	unreached := func(now time.Time) string {
+		var marked []gfs.ServerID
+		for _, c := range r.Candidates(now) {
+			if c.Unreached {
+				marked = append(marked, c.ID)
+			}
+		}
+		return fmt.Sprint(marked)
+	}
+	one := fmt.Sprint([]gfs.ServerID{id(1)})
+	r.Unreached([]gfs.ServerID{id(1), id(9)}, start)
+	if got := unreached(start.Add(unreachedMemory - 1)); got != one {
+		t.Errorf("unreached %s, want %s", got, one)
+	}
+	if got := unreached(start.Add(unreachedMemory)); got != "[]" {
+		t.Errorf("after %v: unreached %s", unreachedMemory, got)
+	}
+	_, err := r.Heartbeat(beat(1, 1, 2), start)
+	must(t, err)
+	if got := unreached(start); got != one {
+		t.Errorf("it is heard here: unreached %s, want %s", got, one)
+	}
+	_, err = r.Heartbeat(beat(1, 2, 1), start)
+	must(t, err)
+	if got := unreached(start); got != "[]" {
+		t.Errorf("another process: unreached %s", got)
+	}
+}
+
 func TestServersGoDownAfterSilenceAndComeBack(t *testing.T) {
 	r := New(start)
 	heard, err := r.Heartbeat(beat(1, 1, 1), start)
