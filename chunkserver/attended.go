@@ -60,8 +60,8 @@ func (cs *Chunkserver) attendedMember(ctx context.Context, member *pb.Server, do
 	ctx, cancel := context.WithCancel(ctx)
 	if slices.Contains(doubted, member.Id) {
 		cs.around.Go(func() {
-			late, err := cs.pingOnce(member.Address, doubtedSilence)
-			if err == nil || ctx.Err() != nil || late && cs.heldUp() {
+			err := cs.pingDoubted(member.Address)
+			if err == nil || ctx.Err() != nil {
 				return
 			}
 			cs.log.WithError(err).WithField("address", member.Address).Warn("still no sign of life")
@@ -127,6 +127,15 @@ func (cs *Chunkserver) ping(address string, times int) error {
 	}
 }
 
+// pingDoubted is ping for a server that somebody has found silent already.
+func (cs *Chunkserver) pingDoubted(address string) error {
+	late, err := cs.pingOnce(address, doubtedSilence)
+	if late && cs.heldUp() {
+		return nil
+	}
+	return err
+}
+
 // heldUp reports whether this process is so slow at present that the silence of another says nothing.
 func (cs *Chunkserver) heldUp() bool {
 	_, err := cs.pingOnce(cs.self.Address, controlSilence)
@@ -142,8 +151,8 @@ func (cs *Chunkserver) pingOnce(address string, patience time.Duration) (late bo
 }
 
 // probe pings servers, all at once, and calls done, from any goroutine, with those that give no sign of life: within
-// somewhat more than patientPings times gfs.MemberSilence.
-func (cs *Chunkserver) probe(servers []*pb.Server, done func(silent []string)) {
+// somewhat more than patientPings times gfs.MemberSilence, or doubtedSilence for those that are doubted.
+func (cs *Chunkserver) probe(servers []*pb.Server, doubted []string, done func(silent []string)) {
 	if len(servers) == 0 {
 		done(nil)
 		return
@@ -153,7 +162,12 @@ func (cs *Chunkserver) probe(servers []*pb.Server, done func(silent []string)) {
 	left := len(servers)
 	for _, s := range servers {
 		cs.around.Go(func() {
-			err := cs.ping(s.Address, patientPings)
+			var err error
+			if slices.Contains(doubted, s.Id) {
+				err = cs.pingDoubted(s.Address)
+			} else {
+				err = cs.ping(s.Address, patientPings)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

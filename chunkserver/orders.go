@@ -126,7 +126,7 @@ func (cs *Chunkserver) onProbe(r *bus.Request, order *pb.ProbeOrder) {
 		return
 	}
 	cs.obey(r, order.Header, func() {
-		cs.probe(order.Servers, func(silent []string) { r.Reply(&pb.ProbeReply{Silent: silent}) })
+		cs.probe(order.Servers, order.Doubted, func(silent []string) { r.Reply(&pb.ProbeReply{Silent: silent}) })
 	})
 }
 

@@ -284,6 +284,12 @@ func TestProbe(t *testing.T) {
 			t.Errorf("probe of %v: silent are %v after %v, want %v within %v", c.servers, reply.Silent, took, want, bound)
 		}
 	}
+	began, reply := time.Now(), &pb.ProbeReply{}
+	order := &pb.ProbeOrder{Header: r.header(0), Servers: []*pb.Server{stopped, r.member(1)}, Doubted: []string{stopped.Id, r.member(1).Id}}
+	err = r.order(0, messages.CommandProbe, order, reply)
+	if took := time.Since(began); err != nil || !slices.Equal(reply.Silent, []string{stopped.Id}) || took > 2*gfs.MemberSilence {
+		t.Errorf("one that was found silent before has one ping to answer: silent are %v after %v, %v", reply.Silent, took, err)
+	}
 	many := make([]*pb.Server, gfs.MaxReplicas+1)
 	for i := range many {
 		many[i] = r.member(1)

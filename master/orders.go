@@ -133,7 +133,9 @@ func (s *leaseShell) orderClose(o lease.Order, header *pb.OrderHeader) {
 }
 
 func (s *leaseShell) orderProbe(o lease.Order, header *pb.OrderHeader) {
-	s.send(o, messages.CommandProbe, probeTimeout, &pb.ProbeOrder{Header: header, Servers: describeServers(o.Members)},
+	s.send(o, messages.CommandProbe, probeTimeout, &pb.ProbeOrder{
+		Header: header, Servers: describeServers(o.Members), Doubted: describeIDs(o.Doubted),
+	},
 		func(answer bus.Answer) bool {
 			var reply pb.ProbeReply
 			err := answer.Decode(&reply)

@@ -126,7 +126,7 @@ func (c *Chunk) begin(now time.Time) {
 	if c.phase == Open {
 		c.out.Revoked, c.out.Granted = true, false
 	}
-	c.doubted = time.Time{}
+	c.doubt = doubt{}
 	c.episode = episode{
 		began: now, accused: map[gfs.ServerID]bool{}, out: map[process]string{}, notPrimary: map[gfs.ServerID]bool{},
 	}

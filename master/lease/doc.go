@@ -36,7 +36,7 @@
 //     never heard of, or if fewer than two (or than the file's replicas) would remain. The last member that is left is asked
 //     meanwhile whether it hears the others; of those that it does not hear it complains.
 //   - For ComplaintPause after a client complained of a primary that does answer, a client's complaint moves the next one only
-//     if that one, asked once, gives the master no sign of life.
+//     if that one, asked once, gives no sign of life to the master, or none to another member.
 //   - A Seal ends with the chunk closed in the log, or with an error; it closes nothing by force: the primary does, as it
 //     does with an idle chunk.
 //   - Every waiter is answered exactly once.

@@ -167,6 +167,12 @@ func (c *Chunk) open(primary Member, members []placement.Server, now time.Time) 
 	}
 	c.phase = Open
 	c.primary, c.members, c.until = primary, members, now.Add(gfs.LeaseDuration)
+	c.others = nil
+	for i := range c.attempt.told {
+		if m := c.attempt.told[i].member(); m.ID != primary.ID && slices.ContainsFunc(members, func(s placement.Server) bool { return s.ID == m.ID }) {
+			c.others = append(c.others, m)
+		}
+	}
 	c.episode, c.attempt = episode{}, attempt{}
 	c.out.Granted, c.out.Revoked = true, false
 	location := c.Location()

@@ -131,9 +131,10 @@ type Chunk struct {
 
 	primary Member // while Open or Closing, and afterwards the last one; zero if none was known
 	members []placement.Server
+	others  []Member  // of members those but the primary whose processes are known
 	until   time.Time // end of the lease
-	quiet   time.Time // until then clients' complaints move nothing while the primary answers
-	doubted time.Time // until then the primary, complained of while quiet, has to give a sign of life; zero if it need not
+	quiet   time.Time // until then clients' complaints move nothing while the primary gives signs of life
+	doubt   doubt     // about the primary, complained of while quiet
 
 	last     gfs.Version // the highest version drawn, for the check that they rise
 	base     gfs.Version // what the next attempt starts from: the logged version, but after a restoration
@@ -179,7 +180,7 @@ type Order struct {
 	Stream  bool               // Create: the chunk is reserved for a stream
 	Source  placement.Server   // Clone, and Prepare of a joiner
 	Believe bool               // Grant: the primary is suspect, as all are, and is to be believed
-	Doubted []gfs.ServerID     // Grant: members that were complained of, though they answered the master
+	Doubted []gfs.ServerID     // Grant: members that were complained of, though they answered the master; Probe: of Members those
 }
 
 // OrderKind is which order it is.
@@ -276,8 +277,8 @@ func (c *Chunk) phaseWake() time.Time {
 	case Preparing:
 		return c.attempt.deadline(&c.episode)
 	case Open:
-		if !c.doubted.IsZero() && c.doubted.Before(c.until) {
-			return c.doubted
+		if end := c.doubt.until; !end.IsZero() && end.Before(c.until) {
+			return end
 		}
 		return c.until
 	}
@@ -309,9 +310,12 @@ func (c *Chunk) Tick(now time.Time) {
 		c.leaveOut(c.attempt.primary.process(), why)
 		c.retry()
 	case Open:
-		if c.doubted.IsZero() {
+		switch {
+		case c.doubt.until.IsZero():
 			c.begin(now)
-		} else {
+		case c.doubt.heard:
+			c.trust()
+		default:
 			c.primaryLost("is silent", now)
 		}
 	}
@@ -334,7 +338,7 @@ func (c *Chunk) Want(waiter uint64, failedVersion gfs.Version, failedServer gfs.
 			c.answer(Answer{Waiter: waiter, Location: c.Location()})
 		case now.Before(c.quiet) && failedServer == c.primary.ID:
 			c.waiters = append(c.waiters, waiter)
-			c.doubt(now)
+			c.lookInto(now)
 		case now.Before(c.quiet):
 			c.answer(Answer{Waiter: waiter, Err: c.quietly()})
 		default:
@@ -372,7 +376,7 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 	}
 	switch {
 	case c.phase == Open && client && now.Before(c.quiet):
-		c.doubt(now)
+		c.lookInto(now)
 	case c.phase == Open:
 		c.begin(now)
 		c.episode.accuse(accused)

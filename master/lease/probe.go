@@ -22,8 +22,10 @@ func (c *Chunk) ProbeAnswered(server gfs.ServerID, version gfs.Version, silent [
 		c.deposed()
 	case c.join != nil && version == c.join.promise:
 		c.memberProbed(server, silent, err, now)
-	case c.phase == Open:
+	case c.phase == Open && server == c.primary.ID:
 		c.primaryProbed(err, now)
+	case c.phase == Open:
+		c.primaryWitnessed(silent, now)
 	default:
 		c.witnessAnswered(silent)
 	}
@@ -37,27 +39,67 @@ func (c *Chunk) awaitsProbe(o Order) bool {
 	case o.Version != c.logged.Version:
 		return false
 	case c.phase == Open:
-		return !c.doubted.IsZero() && o.To.ID == c.primary.ID
+		return !c.doubt.until.IsZero() && (o.To.ID == c.doubt.witness || o.To.ID == c.primary.ID && !c.doubt.heard)
 	}
 	return c.underWay() && o.To.ID == c.episode.witness
 }
 
-// doubt looks into a client's complaint about a primary of which the one before was complained of a moment ago and does
-// answer: it may be the client that reaches nobody. Who waits hears what comes of it.
-func (c *Chunk) doubt(now time.Time) {
-	if c.doubted.IsZero() {
-		c.doubted = now.Add(AccusedSilence)
-		c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: c.primary, Version: c.logged.Version})
+// doubt is about a primary that does answer the master, as far as is known, and of which a client complains a moment after one
+// complained of the primary before: it may be the client that reaches nobody.
+type doubt struct {
+	until   time.Time    // what is awaited has until then; zero if there is no doubt
+	heard   bool         // the primary has answered
+	witness gfs.ServerID // a member that was asked whether it hears the primary, and has not answered; empty if there is none
+}
+
+// lookInto asks the primary for a sign of life, and another member whether it hears the primary too: the master may be the only
+// one that does. Who waits hears what comes of it.
+func (c *Chunk) lookInto(now time.Time) {
+	if !c.doubt.until.IsZero() {
+		return
+	}
+	c.doubt.until = now.Add(AccusedSilence)
+	c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: c.primary, Version: c.logged.Version})
+	if len(c.others) > 0 {
+		c.doubt.witness = c.others[0].ID
+		c.out.Orders = append(c.out.Orders, Order{
+			Kind: Probe, To: c.others[0], Version: c.logged.Version,
+			Members: []placement.Server{c.primary.Server}, Doubted: []gfs.ServerID{c.primary.ID},
+		})
 	}
 }
 
-// primaryProbed ends the doubt.
+// primaryProbed takes the primary's own answer.
 func (c *Chunk) primaryProbed(err error, now time.Time) {
 	if unreachable(err) {
 		c.primaryLost(err.Error(), now)
 		return
 	}
-	c.doubted = time.Time{}
+	c.doubt.heard = true
+	if c.doubt.witness == "" {
+		c.trust()
+		return
+	}
+	c.doubt.until = now.Add(gfs.MemberSilence)
+}
+
+// primaryWitnessed takes the other member's answer. What it says against the primary is worth what a client says of the first
+// one: the primary loses its role, and takes part in the attempt if it answers.
+func (c *Chunk) primaryWitnessed(silent []gfs.ServerID, now time.Time) {
+	c.doubt.witness = ""
+	switch accused := c.primary.ID; {
+	case slices.Contains(silent, accused):
+		c.begin(now)
+		c.episode.accuse(accused)
+		c.episode.client = accused
+	case c.doubt.heard:
+		c.trust()
+	}
+}
+
+// trust ends the doubt, and nothing moves.
+func (c *Chunk) trust() {
+	c.doubt = doubt{}
 	for _, waiter := range c.waiters {
 		c.answer(Answer{Waiter: waiter, Err: c.quietly()})
 	}

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: 81517d816725bacc5df93e7f02a3e623cc51c76f3d9b935835bf1b710630e9aa
+// sha256: e08b39fccd0b07f0edfff32ab9c77a0f03758e5af6af12f75db36f680ba6eb10
 
 package pb
 
@@ -1281,6 +1281,7 @@ type ProbeOrder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
 	Servers       []*Server              `protobuf:"bytes,2,rep,name=servers,proto3" json:"servers,omitempty"`
+	Doubted       []string               `protobuf:"bytes,3,rep,name=doubted,proto3" json:"doubted,omitempty"` // of them those that somebody found silent a moment ago
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1326,13 @@ func (x *ProbeOrder) GetHeader() *OrderHeader {
 func (x *ProbeOrder) GetServers() []*Server {
 	if x != nil {
 		return x.Servers
+	}
+	return nil
+}
+
+func (x *ProbeOrder) GetDoubted() []string {
+	if x != nil {
+		return x.Doubted
 	}
 	return nil
 }
@@ -1965,11 +1973,12 @@ const file_chunk_proto_rawDesc = "" +
 	"CloseOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x06R\aversion\"g\n" +
+	"\aversion\x18\x03 \x01(\x06R\aversion\"\x81\x01\n" +
 	"\n" +
 	"ProbeOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12*\n" +
-	"\aservers\x18\x02 \x03(\v2\x10.cairn.v1.ServerR\aservers\"$\n" +
+	"\aservers\x18\x02 \x03(\v2\x10.cairn.v1.ServerR\aservers\x12\x18\n" +
+	"\adoubted\x18\x03 \x03(\tR\adoubted\"$\n" +
 	"\n" +
 	"ProbeReply\x12\x16\n" +
 	"\x06silent\x18\x01 \x03(\tR\x06silent\"\xc3\x01\n" +
