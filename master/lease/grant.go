@@ -138,7 +138,8 @@ func unreachable(err error) bool {
 }
 
 // accusedByPrimary leaves out a member that answered the master but not its primary. Where that would leave too few,
-// it may be the primary whose network is at fault: another gets its chance first.
+// it may be the primary whose network is at fault: another gets its chance first, but for a member that a client could not reach
+// either.
 func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 	primary := c.attempt.primary
 	i := slices.IndexFunc(c.attempt.told, func(t told) bool { return t.replica.ID == accused })
@@ -148,7 +149,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 		return
 	}
 	few := len(c.attempt.members)-1 < min(2, max(1, c.logged.Replicas))
-	if few && !c.episode.notPrimary[primary.ID] {
+	if few && !c.episode.notPrimary[primary.ID] && accused != c.episode.client {
 		c.episode.notPrimary[primary.ID] = true
 		c.episode.miss(accused) // should the master not hear it either
 		c.retry()
