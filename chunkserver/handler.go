@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/chunkserver/dataplane"
 	"github.com/cairnfs/cairn/chunkserver/store"
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -42,6 +43,13 @@ func (h handler) Digest(request *pb.Digest, reply func(*pb.DigestReply, *datapla
 
 func (h handler) Patch(request *pb.Patch, blocks *dataplane.Buffer, reply func(error)) {
 	h.cs.chunks.send(gfs.ChunkHandle(request.Handle), routed(func(c *chunk) { c.onPatch(request, blocks, reply) }))
+}
+
+// Prepare obeys as if the order had come by NATS, but that nobody hears of work in between.
+func (h handler) Prepare(order *pb.PrepareOrder, reply func(*pb.PrepareReply, error)) {
+	h.cs.obey(func(err error) { reply(nil, err) }, order.GetHeader(), func() {
+		h.cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onPrepare(order, actors.NewReply(reply), func() {}) }))
+	})
 }
 
 func (h handler) OpenChain(open *pb.ChainOpen, up *dataplane.Upstream) dataplane.ChainSink {

@@ -124,32 +124,32 @@ func TestAMemberThatStopsBeforeItsChainIsOpenIsNamed(t *testing.T) {
 // up one that does answer.
 func TestADoubtedMemberIsNamedSooner(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1)
-	member, _ := opener(t, false)
-	began := time.Now()
-	reply := <-r.grantWith(member, member.Id)
-	if took := time.Since(began); reply.GetAccused() != member.Id || took > 2*gfs.MemberSilence {
-		t.Errorf("answered %v after %v", reply, took)
-	}
-	r = newRig(t, 2)
-	last, _ := opener(t, false)
-	first := r.create(3, 0, 1)
-	version := r.nextVersion()
-	for i := range 2 {
-		if _, err := r.prepare(i, 3, version, first); err != nil {
-			t.Fatal(err)
+	next := sooner(func() bool {
+		r := newRig(t, 1)
+		member, _ := opener(t, false)
+		return (<-r.grantWith(member, member.Id)).GetAccused() == member.Id
+	})
+	last := sooner(func() bool {
+		r := newRig(t, 2)
+		member, _ := opener(t, false)
+		first := r.create(3, 0, 1)
+		version := r.nextVersion()
+		for i := range 2 {
+			if _, err := r.prepare(i, 3, version, first); err != nil {
+				t.Fatal(err)
+			}
 		}
+		reply := &pb.GrantReply{}
+		err := r.order(0, messages.CommandGrant, &pb.GrantOrder{
+			Header: r.header(0), Handle: 3, Version: uint64(version), Members: []*pb.Server{r.member(0), r.member(1), member}, LeaseMs: 60000,
+			Doubted: []string{r.member(1).Id, member.Id},
+		}, reply)
+		return err == nil && reply.Accused == member.Id
+	})
+	if !next || !last {
+		t.Errorf("named before a second ping: the primary's successor: %t, the last of three: %t", next, last)
 	}
-	reply = &pb.GrantReply{}
-	began = time.Now()
-	err := r.order(0, messages.CommandGrant, &pb.GrantOrder{
-		Header: r.header(0), Handle: 3, Version: uint64(version), Members: []*pb.Server{r.member(0), r.member(1), last}, LeaseMs: 60000,
-		Doubted: []string{r.member(1).Id, last.Id},
-	}, reply)
-	if took := time.Since(began); err != nil || reply.Accused != last.Id || took > 2*gfs.MemberSilence {
-		t.Errorf("answered %v, %v after %v", reply, err, took)
-	}
-	r = newRig(t, 1)
+	r := newRig(t, 1)
 	lively, asked := opener(t, true, gfs.CodeBusy, gfs.CodeBusy)
 	answer := r.grantWith(lively, lively.Id)
 	select {

@@ -1,6 +1,7 @@
 package chunkserver
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"github.com/cairnfs/cairn/actors"
@@ -8,6 +9,7 @@ import (
 	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
+	"github.com/cairnfs/cairn/messages/wire"
 )
 
 // serviceVersion is what monitoring shows of the orders' protocol.
@@ -36,6 +38,7 @@ func (cs *Chunkserver) orders() []bus.Endpoint {
 		endpoint(messages.CommandGrant, bus.Typed(cs.onGrant)),
 		endpoint(messages.CommandClose, bus.Typed(cs.onClose)),
 		endpoint(messages.CommandProbe, bus.Typed(cs.onProbe)),
+		endpoint(messages.CommandRelay, bus.Typed(cs.onRelay)),
 		endpoint(messages.CommandCopy, bus.Typed(cs.onCopy)),
 		endpoint(messages.CommandClone, bus.Typed(cs.onClone)),
 		endpoint(messages.CommandDelete, bus.Typed(cs.onDelete)),
@@ -43,31 +46,31 @@ func (cs *Chunkserver) orders() []bus.Endpoint {
 	}
 }
 
-// obey calls do if the order is for this process and from no replaced master. A higher epoch is on disk before.
-func (cs *Chunkserver) obey(r *bus.Request, header *pb.OrderHeader, do func()) {
+// obey calls do if the order is for this process and from no replaced master, else fail. A higher epoch is on disk before.
+func (cs *Chunkserver) obey(fail func(error), header *pb.OrderHeader, do func()) {
 	epoch := gfs.Epoch(header.GetEpoch())
 	switch known := cs.store.Epoch(); {
 	case epoch == 0:
-		r.Fail(gfs.Errorf(gfs.CodeInvalid, "order without an epoch"))
+		fail(gfs.Errorf(gfs.CodeInvalid, "order without an epoch"))
 	case gfs.Incarnation(header.GetIncarnation()) != cs.cfg.Incarnation:
-		r.Fail(gfs.Errorf(gfs.CodeWrongIncarnation, "chunkserver %s has incarnation %016x, the order is for %016x",
+		fail(gfs.Errorf(gfs.CodeWrongIncarnation, "chunkserver %s has incarnation %016x, the order is for %016x",
 			cs.ID(), uint64(cs.cfg.Incarnation), header.GetIncarnation()))
 	case epoch < known:
-		r.Fail(gfs.Errorf(gfs.CodeStaleEpoch, "the order has epoch %d, a master of epoch %d was heard", epoch, known))
+		fail(gfs.Errorf(gfs.CodeStaleEpoch, "the order has epoch %d, a master of epoch %d was heard", epoch, known))
 	case epoch == known:
 		cs.heardMaster()
 		do()
 	default:
 		admitted := cs.disk.Go(func() {
 			if err := cs.store.RaiseEpoch(epoch); err != nil {
-				r.Fail(err)
+				fail(err)
 				return
 			}
 			cs.heardMaster()
 			do()
 		})
 		if !admitted {
-			r.Fail(gfs.Errorf(gfs.CodeBusy, "chunkserver %s has no worker free: try again after a pause", cs.ID()))
+			fail(gfs.Errorf(gfs.CodeBusy, "chunkserver %s has no worker free: try again after a pause", cs.ID()))
 		}
 	}
 }
@@ -90,13 +93,13 @@ func (cs *Chunkserver) onCreate(r *bus.Request, order *pb.CreateOrder) {
 		r.Fail(err)
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCreate(order, bus.ReplyTo[*pb.OrderReply](r)) }))
 	})
 }
 
 func (cs *Chunkserver) onPrepare(r *bus.Request, order *pb.PrepareOrder) {
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		busy := func() { r.Progress(&pb.PrepareReply{Busy: true}) }
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onPrepare(order, bus.ReplyTo[*pb.PrepareReply](r), busy) }))
 	})
@@ -107,14 +110,14 @@ func (cs *Chunkserver) onGrant(r *bus.Request, order *pb.GrantOrder) {
 		r.Fail(err)
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		busy := func() { r.Progress(&pb.GrantReply{Busy: true}) }
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onGrant(order, bus.ReplyTo[*pb.GrantReply](r), busy) }))
 	})
 }
 
 func (cs *Chunkserver) onClose(r *bus.Request, order *pb.CloseOrder) {
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCloseOrder(gfs.Version(order.Version), bus.ReplyTo[*pb.OrderReply](r)) }))
 	})
 }
@@ -125,8 +128,42 @@ func (cs *Chunkserver) onProbe(r *bus.Request, order *pb.ProbeOrder) {
 		r.Fail(gfs.Errorf(gfs.CodeInvalid, "probe of %d servers: at most %d are asked at once", len(order.Servers), gfs.MaxReplicas))
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.probe(order.Servers, order.Doubted, func(silent []string) { r.Reply(&pb.ProbeReply{Silent: silent}) })
+	})
+}
+
+// onRelay passes a Prepare on over the data plane. The server that it is for checks the order itself.
+func (cs *Chunkserver) onRelay(r *bus.Request, order *pb.RelayOrder) {
+	if order.GetTo().GetAddress() == "" || order.Prepare == nil || order.To.Id == string(cs.ID()) {
+		r.Fail(gfs.Errorf(gfs.CodeInvalid, "order to pass on to chunkserver %q: want another server's address, and a Prepare", order.GetTo().GetId()))
+		return
+	}
+	cs.obey(r.Fail, order.Header, func() { cs.relay(r, order.To, order.Prepare) })
+}
+
+// relay answers for another server, and says that it is at work for as long as that one answers pings.
+func (cs *Chunkserver) relay(r *bus.Request, to *pb.Server, order *pb.PrepareOrder) {
+	ctx, cancel := cs.around.WithTimeout(cs.ctx, gfs.PrepareTimeout)
+	ctx, release := cs.attended(ctx, to.Address)
+	cs.around.Go(func() {
+		for cs.around.Pause(ctx, gfs.PrepareBusyInterval) == nil {
+			r.Progress(&pb.PrepareReply{Busy: true})
+		}
+	})
+	cs.around.Go(func() {
+		defer cancel()
+		defer release()
+		var answer pb.Prepared
+		err := cs.around.Call(ctx, to.Address, wire.OpPrepare, order, &answer)
+		switch {
+		case err != nil:
+			r.Fail(err)
+		case answer.Code != 0 || answer.Reply == nil:
+			r.Fail(gfs.FromCode(cmp.Or(gfs.Code(answer.Code), gfs.CodeInternal), answer.Detail))
+		default:
+			r.Reply(answer.Reply)
+		}
 	})
 }
 
@@ -136,7 +173,7 @@ func (cs *Chunkserver) onCopy(r *bus.Request, order *pb.CopyOrder) {
 			order.Source, order.Handle, gfs.Version(order.Version), order.Length, gfs.ChunkSize))
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onCopy(order, bus.ReplyTo[*pb.CopyReply](r)) }))
 	})
 }
@@ -147,7 +184,7 @@ func (cs *Chunkserver) onClone(r *bus.Request, order *pb.CloneOrder) {
 			order.Handle, gfs.Version(order.Version), gfs.Version(order.Promise), order.Source.GetId()))
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.chunks.send(gfs.ChunkHandle(order.Handle), routed(func(c *chunk) { c.onClone(order, bus.ReplyTo[*pb.CloneReply](r)) }))
 	})
 }
@@ -158,7 +195,7 @@ func (cs *Chunkserver) onDelete(r *bus.Request, order *pb.DeleteOrder) {
 		r.Fail(gfs.Errorf(gfs.CodeInvalid, "order to delete %d replicas: at most %d are allowed", len(order.Replicas), gfs.InventoryPageEntries))
 		return
 	}
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		var left atomic.Int64
 		left.Store(int64(len(order.Replicas)) + 1)
 		done := func() {
@@ -189,7 +226,7 @@ func (cs *Chunkserver) deleted(order *pb.DeleteOrder) *pb.DeleteReply {
 }
 
 func (cs *Chunkserver) onInventoryOrder(r *bus.Request, order *pb.InventoryOrder) {
-	cs.obey(r, order.Header, func() {
+	cs.obey(r.Fail, order.Header, func() {
 		cs.heartbeat.Send(actors.Func[*heartbeat]((*heartbeat).sendInventory))
 		r.Reply(&pb.OrderReply{})
 	})

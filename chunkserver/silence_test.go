@@ -1,6 +1,7 @@
 package chunkserver_test
 
 import (
+	"bytes"
 	"net"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
 	"github.com/cairnfs/cairn/messages/wire"
+	"google.golang.org/protobuf/proto"
 )
 
 // mute is a member of a chain that takes part and then says nothing, as a stopped process does; or, with busy set,
@@ -249,6 +251,64 @@ func TestSignsOfLifeWhileClosing(t *testing.T) {
 	must(t, dial(t, r.servers[0].Addr()).append(3, gfs.NewVersion(1, r.attempt.Load()), 1, 1, []byte("still here")))
 }
 
+// sooner reports whether something goes well in less time than patient pings take: a busy machine, on which silence says
+// nothing, may need several tries.
+func sooner(try func() bool) bool {
+	for range 8 {
+		if began := time.Now(); try() && time.Since(began) < 2*gfs.MemberSilence {
+			return true
+		}
+	}
+	return false
+}
+
+// An order for a server that the master does not reach goes by way of another one.
+func TestAPrepareIsPassedOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	first := r.create(3, 0, 1)
+	must(t, dial(t, r.servers[0].Addr()).append(3, first, 1, 1, []byte("before")))
+	direct := &pb.PrepareReply{}
+	relay := func(to *pb.Server, prepare *pb.PrepareOrder) (*pb.PrepareReply, error) {
+		reply := &pb.PrepareReply{}
+		return reply, r.order(0, messages.CommandRelay, &pb.RelayOrder{Header: r.header(0), To: to, Prepare: prepare}, reply)
+	}
+	version := r.nextVersion()
+	prepare := &pb.PrepareOrder{Header: r.header(1), Handle: 3, Version: uint64(version), FromVersion: uint64(first)}
+	reply, err := relay(r.member(1), prepare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if direct, err = r.prepare(0, 3, version, first); err != nil || gfs.Version(reply.Promised) != version || reply.Length != 6 ||
+		reply.State != direct.State || !bytes.Equal(reply.Digest, direct.Digest) {
+		t.Fatalf("passed on: %v; directly: %v, %v", reply, direct, err)
+	}
+	if granted, err := r.grant(3, version, 0, 1); err != nil || granted.Accused != "" {
+		t.Fatalf("grant: %v, %v", granted, err)
+	}
+	must(t, dial(t, r.servers[0].Addr()).append(3, version, 1, 2, []byte("behind")))
+
+	stopped, old := newMute(t, false).member(), proto.CloneOf(prepare)
+	old.Header.Incarnation++
+	for _, c := range []struct {
+		what    string
+		to      *pb.Server
+		prepare *pb.PrepareOrder
+		want    gfs.Code
+	}{
+		{"once more", r.member(1), prepare, gfs.CodeStaleVersion},
+		{"for another process", r.member(1), old, gfs.CodeWrongIncarnation},
+		{"for nobody", stopped, prepare, gfs.CodeUnavailable},
+		{"for itself", r.member(0), prepare, gfs.CodeInvalid},
+		{"no order", r.member(1), nil, gfs.CodeInvalid},
+	} {
+		began := time.Now()
+		if _, err := relay(c.to, c.prepare); gfs.CodeOf(err) != c.want || time.Since(began) >= gfs.PrepareTimeout {
+			t.Errorf("%s: %v after %v, want code %v", c.what, err, time.Since(began), c.want)
+		}
+	}
+}
+
 // A server that is asked says who gives it no sign of life: one that is stopped, and one that is gone.
 func TestProbe(t *testing.T) {
 	t.Parallel()
@@ -284,11 +344,16 @@ func TestProbe(t *testing.T) {
 			t.Errorf("probe of %v: silent are %v after %v, want %v within %v", c.servers, reply.Silent, took, want, bound)
 		}
 	}
-	began, reply := time.Now(), &pb.ProbeReply{}
-	order := &pb.ProbeOrder{Header: r.header(0), Servers: []*pb.Server{stopped, r.member(1)}, Doubted: []string{stopped.Id, r.member(1).Id}}
-	err = r.order(0, messages.CommandProbe, order, reply)
-	if took := time.Since(began); err != nil || !slices.Equal(reply.Silent, []string{stopped.Id}) || took > 2*gfs.MemberSilence {
-		t.Errorf("one that was found silent before has one ping to answer: silent are %v after %v, %v", reply.Silent, took, err)
+	soon := sooner(func() bool {
+		reply := &pb.ProbeReply{}
+		order := &pb.ProbeOrder{Header: r.header(0), Servers: []*pb.Server{stopped, r.member(1)}, Doubted: []string{stopped.Id, r.member(1).Id}}
+		if err := r.order(0, messages.CommandProbe, order, reply); err != nil {
+			t.Fatal(err)
+		}
+		return slices.Equal(reply.Silent, []string{stopped.Id})
+	})
+	if !soon {
+		t.Error("one that was found silent before has more than one ping to answer")
 	}
 	many := make([]*pb.Server, gfs.MaxReplicas+1)
 	for i := range many {

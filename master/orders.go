@@ -64,10 +64,16 @@ func (s *leaseShell) orderCreate(o lease.Order, header *pb.OrderHeader) {
 }
 
 func (s *leaseShell) orderPrepare(o lease.Order, header *pb.OrderHeader) {
-	s.send(o, messages.CommandPrepare, gfs.PrepareTimeout, &pb.PrepareOrder{
+	order := &pb.PrepareOrder{
 		Header: header, Handle: uint64(s.handle), Version: uint64(o.Version), FromVersion: uint64(o.From), Joiner: o.Joiner,
 		Source: describeServer(o.Source),
-	}, func(answer bus.Answer) bool {
+	}
+	command, message, relayed := messages.CommandPrepare, proto.Message(order), o.Via.ID != ""
+	if relayed {
+		command = messages.CommandRelay
+		message = &pb.RelayOrder{Header: s.header(s.period, o.Via.Incarnation), To: describeServer(o.To.Server), Prepare: order}
+	}
+	s.send(o, command, gfs.PrepareTimeout, message, func(answer bus.Answer) bool {
 		var reply pb.PrepareReply
 		err := answer.Decode(&reply)
 		if s.again(o, err) { // it is alive, at least
@@ -84,7 +90,9 @@ func (s *leaseShell) orderPrepare(o lease.Order, header *pb.OrderHeader) {
 		}})
 		return !reply.GetBusy()
 	})
-	actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+	if !relayed {
+		actors.After(s.self, goneAfter, actors.Command[*leaseShell](orderUnanswered(o)))
+	}
 }
 
 func (s *leaseShell) orderGrant(o lease.Order, header *pb.OrderHeader) {
@@ -162,8 +170,12 @@ func (s *leaseShell) orderClone(o lease.Order, header *pb.OrderHeader) {
 
 func (s *leaseShell) send(o lease.Order, command string, patience time.Duration, message proto.Message, on func(bus.Answer) bool) {
 	s.counters.ordersSent.Add(1)
+	to := o.To.ID
+	if command == messages.CommandRelay {
+		to = o.Via.ID
+	}
 	s.around.AskAsync(bus.Call{
-		Subject: s.subjects.Chunkserver(o.To.ID, command), Request: message, Total: patience + orderSlack,
+		Subject: s.subjects.Chunkserver(to, command), Request: message, Total: patience + orderSlack,
 	}, on)
 }
 

@@ -38,6 +38,7 @@ type peer struct {
 	lost     map[string]chan struct{} // by command: the next one gets no answer, and this is closed
 	failures map[string]error         // by command: what the next order is answered with
 	accuses  string                   // whom the next grant names
+	others   []*peer                  // reached over the data plane, whatever the master hears of them
 	orders   []string                 // "prepare 2.1", in order of arrival
 	extended map[uint64]int
 
@@ -111,6 +112,7 @@ func (p *peer) start(url string) {
 		command(messages.CommandGrant, bus.Typed(p.grant)),
 		command(messages.CommandClone, bus.Typed(p.clone)),
 		command(messages.CommandProbe, bus.Typed(p.probe)),
+		command(messages.CommandRelay, bus.Typed(p.relay)),
 	)
 	if err != nil {
 		p.t.Fatal(err)
@@ -180,30 +182,46 @@ func (p *peer) lease(handle, version uint64, members []*pb.Server) {
 }
 
 func (p *peer) prepare(r *bus.Request, o *pb.PrepareOrder) {
+	r.Progress(&pb.PrepareReply{Busy: true})
+	bus.ReplyTo[*pb.PrepareReply](r).Send(p.promise(o))
+}
+
+// relay passes an order on.
+func (p *peer) relay(r *bus.Request, o *pb.RelayOrder) {
+	if err := p.check(o.GetHeader()); err != nil {
+		r.Fail(err)
+		return
+	}
+	i := slices.IndexFunc(p.others, func(other *peer) bool { return string(other.id) == o.GetTo().GetId() })
+	if i < 0 {
+		r.Fail(gfs.Errorf(gfs.CodeUnavailable, "%s is not reached", o.GetTo().GetId()))
+		return
+	}
+	p.others[i].mu.Lock()
+	defer p.others[i].mu.Unlock()
+	bus.ReplyTo[*pb.PrepareReply](r).Send(p.others[i].promise(o.GetPrepare()))
+}
+
+func (p *peer) promise(o *pb.PrepareOrder) (*pb.PrepareReply, error) {
 	p.orders = append(p.orders, "prepare "+gfs.Version(o.GetVersion()).String())
 	replica := p.replicas[o.GetHandle()]
 	err := p.check(o.GetHeader())
 	switch {
 	case err != nil:
-		r.Fail(err)
-		return
+		return nil, err
 	case replica == nil:
-		r.Fail(gfs.Errorf(gfs.CodeNoReplica, "no chunk %x", o.GetHandle()))
-		return
+		return nil, gfs.Errorf(gfs.CodeNoReplica, "no chunk %x", o.GetHandle())
 	case o.GetVersion() <= replica.GetPromised():
-		r.Fail(gfs.Errorf(gfs.CodeStaleVersion, "promised %s", gfs.Version(replica.GetPromised())))
-		return
+		return nil, gfs.Errorf(gfs.CodeStaleVersion, "promised %s", gfs.Version(replica.GetPromised()))
 	case o.GetJoiner() && (replica.GetState() != uint32(gfs.ReplicaLearner) || o.GetSource().GetAddress() == ""):
-		r.Fail(gfs.Errorf(gfs.CodeConflict, "no learner, or no source"))
-		return
+		return nil, gfs.Errorf(gfs.CodeConflict, "no learner, or no source")
 	}
-	r.Progress(&pb.PrepareReply{Busy: true})
 	if replica.GetPromised() == o.GetFromVersion() && replica.GetState() == uint32(gfs.ReplicaMember) {
 		replica.Active = o.GetFromVersion()
 	}
 	replica.Promised, replica.Marked = o.GetVersion(), true
 	delete(p.leases, o.GetHandle())
-	r.Reply(&pb.PrepareReply{Promised: replica.GetPromised(), Active: replica.GetActive(), Length: replica.GetLength(), State: replica.GetState(), Digest: []byte("all peers are equal")})
+	return &pb.PrepareReply{Promised: replica.GetPromised(), Active: replica.GetActive(), Length: replica.GetLength(), State: replica.GetState(), Digest: []byte("all peers are equal")}, nil
 }
 
 // probe hears everybody.

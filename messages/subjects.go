@@ -72,6 +72,7 @@ const (
 	CommandClone   = "clone"   // CloneOrder → CloneReply
 	CommandClose   = "close"   // CloseOrder → OrderReply: the end is a CloseRequest
 	CommandProbe   = "probe"   // ProbeOrder → ProbeReply
+	CommandRelay   = "relay"   // RelayOrder → PrepareReply, as of the Prepare that is passed on
 	CommandCopy    = "copy"    // CopyOrder → CopyReply
 	CommandDelete  = "delete"  // DeleteOrder → DeleteReply
 	CommandReport  = "report"  // InventoryOrder → OrderReply: send the full inventory

@@ -131,6 +131,8 @@ func (c *conn) dispatch(h wire.Header) error {
 		return c.onDigest(h)
 	case wire.OpPatch:
 		return c.onPatch(h)
+	case wire.OpPrepare:
+		return c.onPrepare(h)
 	case wire.OpPing:
 		c.reply(h, nil)
 		return nil
@@ -271,6 +273,20 @@ func (c *conn) onDigest(h wire.Header) error {
 			c.replyData(h, reply, data.Data)
 			data.Release()
 		}
+		c.requests.put(0)
+	})
+	return nil
+}
+
+func (c *conn) onPrepare(h wire.Header) error {
+	order := new(pb.PrepareOrder)
+	if err := c.in.decode(order); err != nil {
+		return err
+	}
+	c.requests.take(0)
+	c.server.handler.Prepare(order, func(reply *pb.PrepareReply, err error) {
+		code, detail := errorOf(err)
+		c.reply(h, &pb.Prepared{Code: code, Detail: detail, Reply: reply})
 		c.requests.put(0)
 	})
 	return nil

@@ -24,6 +24,8 @@ type Handler interface {
 	Digest(request *pb.Digest, reply func(answer *pb.DigestReply, data *Buffer))
 	// Patch takes over the blocks of a patch, nil if there are none.
 	Patch(request *pb.Patch, blocks *Buffer, reply func(error))
+	// Prepare takes an order of the master's that another server passes on.
+	Prepare(order *pb.PrepareOrder, reply func(*pb.PrepareReply, error))
 	// OpenChain takes a stream that a predecessor opens. The sink hears what comes down it, in order, and last Lost.
 	OpenChain(open *pb.ChainOpen, up *Upstream) ChainSink
 }

@@ -44,6 +44,10 @@ func (h *testHandler) Mutate(m *Mutation)                       { h.mutations <-
 func (h *testHandler) Digest(_ *pb.Digest, f func(*pb.DigestReply, *Buffer)) {
 	f(&pb.DigestReply{Length: 42}, nil)
 }
+func (h *testHandler) Prepare(_ *pb.PrepareOrder, f func(*pb.PrepareReply, error)) {
+	f(nil, gfs.Errorf(gfs.CodeStaleEpoch, "no order is for this server"))
+}
+
 func (h *testHandler) Patch(_ *pb.Patch, b *Buffer, f func(error)) {
 	b.Release()
 	f(gfs.ErrStaleVersion)

@@ -232,6 +232,14 @@ func (s *server) serve(request proto.Message, payload []byte, answered func(prot
 			}
 			answered(reply, copied)
 		})
+	case *pb.PrepareOrder:
+		s.server.Handler().Prepare(r, func(reply *pb.PrepareReply, err error) {
+			answer := &pb.Prepared{Reply: reply}
+			if err = travelled(err); err != nil {
+				answer.Code, answer.Detail = uint32(gfs.CodeOf(err)), err.Error()
+			}
+			answered(answer, nil)
+		})
 	case *pb.Patch:
 		blocks := s.server.Pool().Get(len(payload))
 		copy(blocks.Data, payload)

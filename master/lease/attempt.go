@@ -22,7 +22,9 @@ type episode struct {
 	attempts   int
 	client     gfs.ServerID          // whom the client's complaint that began it is about
 	joins      bool                  // a join began it: its joiner is told in the first attempt
-	witness    gfs.ServerID          // was asked whether it hears the members that are missing, and has not answered
+	witness    Member                // was asked whether it hears the members that are missing, and has not answered
+	asked      []gfs.ServerID        // whom the witness was asked about
+	relayed    map[gfs.ServerID]bool // members that the witness hears and the master does not: false once that was of no use
 	accused    map[gfs.ServerID]bool // complained of: left out without a grace if they do not answer
 	out        map[process]string    // left out of further attempts, and why
 	notPrimary map[gfs.ServerID]bool // did not do a primary's work: takes the role only if nobody else can
@@ -45,6 +47,7 @@ func (e *episode) miss(server gfs.ServerID) {
 
 // forgive lets those be asked again who were left out without a complaint.
 func (e *episode) forgive() {
+	e.relayed = nil
 	maps.DeleteFunc(e.out, func(p process, _ string) bool { return !e.accused[p.id] })
 }
 
@@ -69,6 +72,7 @@ type told struct {
 	sign     time.Time // last sign of life
 	length   int64
 	digest   string
+	relayed  bool // by way of the first one told
 	joiner   bool
 	dropped  bool // a joiner that is not waited for any more
 }
@@ -150,6 +154,15 @@ func (c *Chunk) retry() {
 
 func (c *Chunk) leaveOut(p process, why string) { c.episode.out[p] = why }
 
+// leaveOutTold is leaveOut for one that was told: nothing is passed on to it again before the others that are left out are
+// asked again too.
+func (c *Chunk) leaveOutTold(t *told, why string) {
+	if t.relayed {
+		c.episode.relayed[t.replica.ID] = false
+	}
+	c.leaveOut(t.member().process(), why)
+}
+
 // giveUp answers who waits. If the chunk is open in the log, the scanner will bring it back here.
 func (c *Chunk) giveUp(err error) {
 	c.phase = Idle
@@ -166,62 +179,6 @@ func (c *Chunk) reasons() string {
 	return strings.Join(slices.Compact(texts), "; ")
 }
 
-// census is what the registry's answer comes to.
-type census struct {
-	tell     []registry.Replica // good, up and not left out
-	suspects []registry.Replica // good but for a suspicion, and up
-	sound    int                // good ones, up or not
-	unheard  int                // members that this master never heard of, but for the next
-	accused  int                // members that it never heard of and somebody else complained of
-	missing  []placement.Server // good ones that are down or left out, without a complaint
-	suspect  int                // suspects, up or not
-	learners int                // members that were joiners and, as far as was heard, never brought in
-	joiners  []registry.Replica // learners that promised the version, and up: nobody knows whether they were brought in since
-	down     []string
-}
-
-func (c *Chunk) count(replicas []registry.Replica) census {
-	var s census
-	accusedUnheard := len(c.episode.accused)
-	for _, r := range replicas {
-		_, out := c.episode.out[process{r.ID, r.Incarnation}]
-		suspect := r
-		suspect.State = gfs.ReplicaMember
-		switch {
-		case r.State == gfs.ReplicaSuspect && suspect.Good(c.base):
-			s.suspect++
-			if r.Up && !out {
-				s.suspects = append(s.suspects, r)
-			}
-		case r.Good(c.base):
-			s.sound++
-			if r.Up && !out {
-				s.tell = append(s.tell, r)
-			} else if !c.episode.accused[r.ID] {
-				s.missing = append(s.missing, r.Server)
-			}
-			if !r.Up {
-				s.down = append(s.down, string(r.ID))
-			}
-		case c.counted == memberOf{c.logged.Version, r.ID} || c.episode.learners[process{r.ID, r.Incarnation}]:
-			s.learners++
-		case r.State == gfs.ReplicaLearner && r.Promised == c.base && r.Up && !out:
-			s.joiners = append(s.joiners, r)
-			continue
-		default:
-			continue
-		}
-		if c.episode.accused[r.ID] {
-			accusedUnheard--
-		}
-	}
-	absent := max(0, c.logged.Members-s.sound-s.suspect-s.learners)
-	s.accused = min(absent, accusedUnheard)
-	s.unheard = absent - s.accused
-	s.tell = s.tell[:min(len(s.tell), gfs.MaxReplicas)]
-	return s
-}
-
 // Located answers Outputs.Locate with what the registry knows of the chunk's replicas.
 func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	if c.phase != Locating {
@@ -230,7 +187,7 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	c.base = c.newest(replicas)
 	s := c.count(replicas)
 	graceRuns := now.Before(c.episode.began.Add(Grace))
-	tooFew := len(s.tell) < min(2, max(1, c.logged.Replicas)) && len(s.missing)+s.unheard > 0
+	tooFew := len(s.tell)+len(s.relay) < min(2, max(1, c.logged.Replicas)) && len(s.missing)+s.unheard > 0
 	unheard := s.unheard > 0 && now.Before(c.cfg.ActingSince.Add(Grace)) ||
 		s.accused > 0 && now.Before(c.cfg.ActingSince.Add(AccusedGrace))
 	// A member of whom a restored log knows nothing may have gone on alone, whoever complains of it.
@@ -243,7 +200,7 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 			c.askWitness(s)
 		}
 	case len(s.tell) > 0:
-		c.prepare(s.tell, false, now)
+		c.prepare(append(s.tell, s.relay...), false, now)
 	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused == 0:
 		c.prepare(s.suspects, true, now)
 	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused <= len(s.joiners):
@@ -254,47 +211,20 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 	}
 }
 
-// restored reports whether the log may lack configurations of the chunk, for it was restored from a backup since it was
-// configured.
-func (c *Chunk) restored() bool { return c.logged.Version.Epoch() < c.cfg.Restored }
-
-// newest is the version that an attempt has to start from. That is the logged one, unless the log may lack newer ones:
-// then it is the newest that any replica has promised. Whether that one was logged nobody needs to know. If it was, those
-// that promised it are its members. If not, they are members of the one before, frozen, and none was logged since.
-func (c *Chunk) newest(replicas []registry.Replica) gfs.Version {
-	newest := c.logged.Version
-	if c.restored() {
-		for _, r := range replicas {
-			newest = max(newest, r.Newest(c.cfg.Restored))
-		}
-	}
-	return newest
-}
-
-func (c *Chunk) nobodyLeft(s census) error {
-	why := []string{}
-	if len(s.down) > 0 {
-		why = append(why, "down: "+strings.Join(s.down, ", "))
-	}
-	if unheard := s.unheard + s.accused; unheard > 0 {
-		why = append(why, fmt.Sprintf("never heard of: %d", unheard))
-	}
-	if reasons := c.reasons(); reasons != "" {
-		why = append(why, reasons)
-	}
-	return gfs.Errorf(gfs.CodeUnavailable, "no good replica of chunk %s can be reached, %d exist (%s): start the chunkservers that hold them",
-		c.cfg.Handle, c.logged.Members, strings.Join(why, "; "))
-}
-
 // prepare starts an attempt with a number of its own.
 func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time) {
 	c.episode.attempts++
 	c.attempt = attempt{version: c.nextVersion(), from: c.base, suspect: suspect, began: now}
 	c.phase = Preparing
 	for _, r := range replicas {
-		t := told{replica: r, sign: now}
+		t := told{replica: r, sign: now, relayed: c.episode.relayed[r.ID]}
+		order := Order{Kind: Prepare, To: t.member(), Version: c.attempt.version, From: c.attempt.from}
+		if t.relayed {
+			delete(c.episode.out, t.member().process())
+			order.Via = c.attempt.told[0].member() // such replicas come behind all others
+		}
 		c.attempt.told = append(c.attempt.told, t)
-		c.out.Orders = append(c.out.Orders, Order{Kind: Prepare, To: t.member(), Version: c.attempt.version, From: c.attempt.from})
+		c.out.Orders = append(c.out.Orders, order)
 	}
 	c.tellJoiner(now)
 }
@@ -330,7 +260,10 @@ func (c *Chunk) PrepareAnswered(server gfs.ServerID, version gfs.Version, answer
 		c.chooseIfAll()
 		return
 	case answer.Err != nil:
-		c.leaveOut(t.member().process(), fmt.Sprintf("refused to prepare: %v", answer.Err))
+		if t.relayed && errors.Is(answer.Err, gfs.ErrUnavailable) {
+			c.episode.accuse(server) // by whom it was said to be alive
+		}
+		c.leaveOutTold(t, fmt.Sprintf("refused to prepare: %v", answer.Err))
 		c.retry()
 		return
 	case answer.Busy:
@@ -408,7 +341,7 @@ func (c *Chunk) leaveOutSilent(now time.Time) {
 		case t.joiner:
 			t.drop()
 		default:
-			c.leaveOut(t.member().process(), "is silent")
+			c.leaveOutTold(t, "is silent")
 			again = true
 		}
 	}
@@ -464,6 +397,7 @@ func (c *Chunk) choosePrimary() *told {
 	doubtful := func(t *told) bool { return c.episode.notPrimary[t.replica.ID] }
 	order := func(a, b *told) int {
 		return cmp.Or(
+			cmp.Compare(number(a.relayed), number(b.relayed)), // it could not be granted anything
 			cmp.Compare(number(doubtful(a)), number(doubtful(b))),
 			cmp.Compare(number(b.replica.ID == c.primary.ID && !c.attempt.suspect), number(a.replica.ID == c.primary.ID && !c.attempt.suspect)),
 			cmp.Compare(b.length, a.length),

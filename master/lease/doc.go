@@ -34,7 +34,8 @@
 //     the logged one. A request that names another version than the logged one changes nothing.
 //   - A member that was not complained of is left out only after a grace, if members are missing that this master
 //     never heard of, or if fewer than two (or than the file's replicas) would remain. The last member that is left is asked
-//     meanwhile whether it hears the others; of those that it does not hear it complains.
+//     meanwhile whether it hears the others; of those that it does not hear it complains, and those that it hears are told of
+//     the attempt by way of it. Who is told so is never the primary, for nothing could be granted to it.
 //   - For ComplaintPause after a client complained of a primary that does answer, a client's complaint moves the next one only
 //     if that one, asked once, gives no sign of life to the master, or none to another member.
 //   - A Seal ends with the chunk closed in the log, or with an error; it closes nothing by force: the primary does, as it

@@ -149,7 +149,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 		return
 	}
 	few := len(c.attempt.members)-1 < min(2, max(1, c.logged.Replicas))
-	if few && !c.episode.notPrimary[primary.ID] && accused != c.episode.client {
+	if few && !c.episode.notPrimary[primary.ID] && accused != c.episode.client && !c.attempt.told[i].relayed {
 		c.episode.notPrimary[primary.ID] = true
 		c.episode.miss(accused) // should the master not hear it either
 		c.retry()
@@ -157,7 +157,7 @@ func (c *Chunk) accusedByPrimary(accused gfs.ServerID) {
 	}
 	c.out.Unreached = append(c.out.Unreached, accused)
 	c.episode.accuse(accused)
-	c.leaveOut(c.attempt.told[i].member().process(), "could not be brought in by "+string(primary.ID))
+	c.leaveOutTold(&c.attempt.told[i], "could not be brought in by "+string(primary.ID))
 	c.retry()
 }
 

@@ -179,6 +179,7 @@ type Order struct {
 	Joiner  bool               // Prepare: it stays a learner, and takes from Source what it lacks
 	Stream  bool               // Create: the chunk is reserved for a stream
 	Source  placement.Server   // Clone, and Prepare of a joiner
+	Via     Member             // Prepare: who passes it on, since the master does not reach To; zero if nobody has to
 	Believe bool               // Grant: the primary is suspect, as all are, and is to be believed
 	Doubted []gfs.ServerID     // Grant: members that were complained of, though they answered the master; Probe: of Members those
 }

@@ -27,7 +27,7 @@ func (c *Chunk) ProbeAnswered(server gfs.ServerID, version gfs.Version, silent [
 	case c.phase == Open:
 		c.primaryWitnessed(silent, now)
 	default:
-		c.witnessAnswered(silent)
+		c.witnessAnswered(silent, err)
 	}
 }
 
@@ -41,7 +41,7 @@ func (c *Chunk) awaitsProbe(o Order) bool {
 	case c.phase == Open:
 		return !c.doubt.until.IsZero() && (o.To.ID == c.doubt.witness || o.To.ID == c.primary.ID && !c.doubt.heard)
 	}
-	return c.underWay() && o.To.ID == c.episode.witness
+	return c.underWay() && o.To.ID == c.episode.witness.ID
 }
 
 // doubt is about a primary that does answer the master, as far as is known, and of which a client complains a moment after one
@@ -145,23 +145,39 @@ func (c *Chunk) accuseAgain(server gfs.ServerID) {
 	}
 }
 
-// askWitness asks the one member that is left whether it hears those that are missing. One that the master alone does not
-// hear is waited for; of the others the witness complains.
+// askWitness asks the one member that is left whether it hears those that are missing. Of those that it does not hear it
+// complains. Those that the master alone does not hear get their orders by way of it.
 func (c *Chunk) askWitness(s census) {
-	if len(s.tell) == 0 || len(s.missing) == 0 || c.episode.witness != "" {
+	e := &c.episode
+	missing := slices.DeleteFunc(slices.Clone(s.missing), func(m placement.Server) bool { _, tried := e.relayed[m.ID]; return tried })
+	if len(s.tell) == 0 || len(missing) == 0 || e.witness.ID != "" {
 		return
 	}
-	witness := Member{Server: s.tell[0].Server, Incarnation: s.tell[0].Incarnation}
-	c.episode.witness = witness.ID
-	c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: witness, Version: c.logged.Version, Members: s.missing})
+	e.witness = Member{Server: s.tell[0].Server, Incarnation: s.tell[0].Incarnation}
+	e.asked = nil
+	for _, m := range missing {
+		e.asked = append(e.asked, m.ID)
+	}
+	c.out.Orders = append(c.out.Orders, Order{Kind: Probe, To: e.witness, Version: c.logged.Version, Members: missing})
 }
 
-func (c *Chunk) witnessAnswered(silent []gfs.ServerID) {
-	c.episode.witness = ""
-	for _, id := range silent {
-		c.episode.accuse(id)
+func (c *Chunk) witnessAnswered(silent []gfs.ServerID, err error) {
+	e := &c.episode
+	e.witness = Member{}
+	if err != nil {
+		return
 	}
-	if len(silent) > 0 && c.phase == Waiting {
+	for _, id := range e.asked {
+		if slices.Contains(silent, id) {
+			e.accuse(id)
+			continue
+		}
+		if e.relayed == nil {
+			e.relayed = map[gfs.ServerID]bool{}
+		}
+		e.relayed[id] = true
+	}
+	if c.phase == Waiting {
 		c.locate()
 	}
 }

@@ -229,6 +229,9 @@ func (s *script) describe(out Outputs) string {
 		if o.Joiner {
 			b.WriteString(" joiner")
 		}
+		if o.Via.ID != "" {
+			fmt.Fprintf(&b, " via %s", name(o.Via))
+		}
 		if o.Stream {
 			b.WriteString(" stream")
 		}

@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: chunk.proto
-// sha256: e08b39fccd0b07f0edfff32ab9c77a0f03758e5af6af12f75db36f680ba6eb10
+// sha256: bab44a7539bef6bedb0a2f38e2aaa80c73e2a9e59ff7d33e16be5b7500073d84
 
 package pb
 
@@ -1381,6 +1381,68 @@ func (x *ProbeReply) GetSilent() []string {
 	return nil
 }
 
+// RelayOrder has a chunkserver pass a Prepare on, over the data plane, to another one that the master does not reach. The
+// answers are those of the Prepare; that it could not be passed on is gfs.CodeUnavailable.
+type RelayOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Header        *OrderHeader           `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"` // for who passes it on
+	To            *Server                `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Prepare       *PrepareOrder          `protobuf:"bytes,3,opt,name=prepare,proto3" json:"prepare,omitempty"` // with a header for the process that it is passed on to
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayOrder) Reset() {
+	*x = RelayOrder{}
+	mi := &file_chunk_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayOrder) ProtoMessage() {}
+
+func (x *RelayOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_chunk_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayOrder.ProtoReflect.Descriptor instead.
+func (*RelayOrder) Descriptor() ([]byte, []int) {
+	return file_chunk_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RelayOrder) GetHeader() *OrderHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *RelayOrder) GetTo() *Server {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *RelayOrder) GetPrepare() *PrepareOrder {
+	if x != nil {
+		return x.Prepare
+	}
+	return nil
+}
+
 // CopyOrder makes a closed replica of a fresh chunk out of the replica here of a closed one: its bytes, cut or followed by
 // zeros to a length, and its append table without what lies beyond that. It is durable when the answer comes.
 type CopyOrder struct {
@@ -1397,7 +1459,7 @@ type CopyOrder struct {
 
 func (x *CopyOrder) Reset() {
 	*x = CopyOrder{}
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1471,7 @@ func (x *CopyOrder) String() string {
 func (*CopyOrder) ProtoMessage() {}
 
 func (x *CopyOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[19]
+	mi := &file_chunk_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1484,7 @@ func (x *CopyOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
 func (*CopyOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{19}
+	return file_chunk_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CopyOrder) GetHeader() *OrderHeader {
@@ -1476,7 +1538,7 @@ type CopyReply struct {
 
 func (x *CopyReply) Reset() {
 	*x = CopyReply{}
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1550,7 @@ func (x *CopyReply) String() string {
 func (*CopyReply) ProtoMessage() {}
 
 func (x *CopyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[20]
+	mi := &file_chunk_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1563,7 @@ func (x *CopyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyReply.ProtoReflect.Descriptor instead.
 func (*CopyReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{20}
+	return file_chunk_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CopyReply) GetDigest() []byte {
@@ -1526,7 +1588,7 @@ type CloneOrder struct {
 
 func (x *CloneOrder) Reset() {
 	*x = CloneOrder{}
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1600,7 @@ func (x *CloneOrder) String() string {
 func (*CloneOrder) ProtoMessage() {}
 
 func (x *CloneOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[21]
+	mi := &file_chunk_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1613,7 @@ func (x *CloneOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneOrder.ProtoReflect.Descriptor instead.
 func (*CloneOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{21}
+	return file_chunk_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CloneOrder) GetHeader() *OrderHeader {
@@ -1598,7 +1660,7 @@ type CloneReply struct {
 
 func (x *CloneReply) Reset() {
 	*x = CloneReply{}
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1672,7 @@ func (x *CloneReply) String() string {
 func (*CloneReply) ProtoMessage() {}
 
 func (x *CloneReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[22]
+	mi := &file_chunk_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1685,7 @@ func (x *CloneReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneReply.ProtoReflect.Descriptor instead.
 func (*CloneReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{22}
+	return file_chunk_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CloneReply) GetDifferingBlocks() uint32 {
@@ -1644,7 +1706,7 @@ type DeleteOrder struct {
 
 func (x *DeleteOrder) Reset() {
 	*x = DeleteOrder{}
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1718,7 @@ func (x *DeleteOrder) String() string {
 func (*DeleteOrder) ProtoMessage() {}
 
 func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[23]
+	mi := &file_chunk_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1731,7 @@ func (x *DeleteOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteOrder.ProtoReflect.Descriptor instead.
 func (*DeleteOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{23}
+	return file_chunk_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteOrder) GetHeader() *OrderHeader {
@@ -1696,7 +1758,7 @@ type DeleteReply struct {
 
 func (x *DeleteReply) Reset() {
 	*x = DeleteReply{}
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1770,7 @@ func (x *DeleteReply) String() string {
 func (*DeleteReply) ProtoMessage() {}
 
 func (x *DeleteReply) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[24]
+	mi := &file_chunk_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1783,7 @@ func (x *DeleteReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteReply.ProtoReflect.Descriptor instead.
 func (*DeleteReply) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{24}
+	return file_chunk_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteReply) GetGone() []uint64 {
@@ -1747,7 +1809,7 @@ type InventoryOrder struct {
 
 func (x *InventoryOrder) Reset() {
 	*x = InventoryOrder{}
-	mi := &file_chunk_proto_msgTypes[25]
+	mi := &file_chunk_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1821,7 @@ func (x *InventoryOrder) String() string {
 func (*InventoryOrder) ProtoMessage() {}
 
 func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[25]
+	mi := &file_chunk_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1834,7 @@ func (x *InventoryOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryOrder.ProtoReflect.Descriptor instead.
 func (*InventoryOrder) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{25}
+	return file_chunk_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InventoryOrder) GetHeader() *OrderHeader {
@@ -1797,7 +1859,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_chunk_proto_msgTypes[26]
+	mi := &file_chunk_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1871,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_chunk_proto_msgTypes[26]
+	mi := &file_chunk_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1884,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_chunk_proto_rawDescGZIP(), []int{26}
+	return file_chunk_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplicaStatus) GetHandle() uint64 {
@@ -1981,7 +2043,12 @@ const file_chunk_proto_rawDesc = "" +
 	"\adoubted\x18\x03 \x03(\tR\adoubted\"$\n" +
 	"\n" +
 	"ProbeReply\x12\x16\n" +
-	"\x06silent\x18\x01 \x03(\tR\x06silent\"\xc3\x01\n" +
+	"\x06silent\x18\x01 \x03(\tR\x06silent\"\x8f\x01\n" +
+	"\n" +
+	"RelayOrder\x12-\n" +
+	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12 \n" +
+	"\x02to\x18\x02 \x01(\v2\x10.cairn.v1.ServerR\x02to\x120\n" +
+	"\aprepare\x18\x03 \x01(\v2\x16.cairn.v1.PrepareOrderR\aprepare\"\xc3\x01\n" +
 	"\tCopyOrder\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.cairn.v1.OrderHeaderR\x06header\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\x06R\x06handle\x12\x18\n" +
@@ -2030,7 +2097,7 @@ func file_chunk_proto_rawDescGZIP() []byte {
 }
 
 var file_chunk_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_chunk_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_chunk_proto_goTypes = []any{
 	(Report_Kind)(0),       // 0: cairn.v1.Report.Kind
 	(*Server)(nil),         // 1: cairn.v1.Server
@@ -2052,21 +2119,22 @@ var file_chunk_proto_goTypes = []any{
 	(*CloseOrder)(nil),     // 17: cairn.v1.CloseOrder
 	(*ProbeOrder)(nil),     // 18: cairn.v1.ProbeOrder
 	(*ProbeReply)(nil),     // 19: cairn.v1.ProbeReply
-	(*CopyOrder)(nil),      // 20: cairn.v1.CopyOrder
-	(*CopyReply)(nil),      // 21: cairn.v1.CopyReply
-	(*CloneOrder)(nil),     // 22: cairn.v1.CloneOrder
-	(*CloneReply)(nil),     // 23: cairn.v1.CloneReply
-	(*DeleteOrder)(nil),    // 24: cairn.v1.DeleteOrder
-	(*DeleteReply)(nil),    // 25: cairn.v1.DeleteReply
-	(*InventoryOrder)(nil), // 26: cairn.v1.InventoryOrder
-	(*ReplicaStatus)(nil),  // 27: cairn.v1.ReplicaStatus
-	(*Identity)(nil),       // 28: cairn.v1.Identity
+	(*RelayOrder)(nil),     // 20: cairn.v1.RelayOrder
+	(*CopyOrder)(nil),      // 21: cairn.v1.CopyOrder
+	(*CopyReply)(nil),      // 22: cairn.v1.CopyReply
+	(*CloneOrder)(nil),     // 23: cairn.v1.CloneOrder
+	(*CloneReply)(nil),     // 24: cairn.v1.CloneReply
+	(*DeleteOrder)(nil),    // 25: cairn.v1.DeleteOrder
+	(*DeleteReply)(nil),    // 26: cairn.v1.DeleteReply
+	(*InventoryOrder)(nil), // 27: cairn.v1.InventoryOrder
+	(*ReplicaStatus)(nil),  // 28: cairn.v1.ReplicaStatus
+	(*Identity)(nil),       // 29: cairn.v1.Identity
 }
 var file_chunk_proto_depIdxs = []int32{
 	1,  // 0: cairn.v1.ChunkLocation.replicas:type_name -> cairn.v1.Server
-	28, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
+	29, // 1: cairn.v1.LocateRequest.identity:type_name -> cairn.v1.Identity
 	2,  // 2: cairn.v1.LocateReply.chunks:type_name -> cairn.v1.ChunkLocation
-	28, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
+	29, // 3: cairn.v1.LeaseRequest.identity:type_name -> cairn.v1.Identity
 	0,  // 4: cairn.v1.Report.kind:type_name -> cairn.v1.Report.Kind
 	10, // 5: cairn.v1.CreateOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 6: cairn.v1.CreateOrder.members:type_name -> cairn.v1.Server
@@ -2077,18 +2145,21 @@ var file_chunk_proto_depIdxs = []int32{
 	10, // 11: cairn.v1.CloseOrder.header:type_name -> cairn.v1.OrderHeader
 	10, // 12: cairn.v1.ProbeOrder.header:type_name -> cairn.v1.OrderHeader
 	1,  // 13: cairn.v1.ProbeOrder.servers:type_name -> cairn.v1.Server
-	10, // 14: cairn.v1.CopyOrder.header:type_name -> cairn.v1.OrderHeader
-	10, // 15: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
-	1,  // 16: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
-	10, // 17: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
-	27, // 18: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
-	27, // 19: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
-	10, // 20: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	10, // 14: cairn.v1.RelayOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 15: cairn.v1.RelayOrder.to:type_name -> cairn.v1.Server
+	13, // 16: cairn.v1.RelayOrder.prepare:type_name -> cairn.v1.PrepareOrder
+	10, // 17: cairn.v1.CopyOrder.header:type_name -> cairn.v1.OrderHeader
+	10, // 18: cairn.v1.CloneOrder.header:type_name -> cairn.v1.OrderHeader
+	1,  // 19: cairn.v1.CloneOrder.source:type_name -> cairn.v1.Server
+	10, // 20: cairn.v1.DeleteOrder.header:type_name -> cairn.v1.OrderHeader
+	28, // 21: cairn.v1.DeleteOrder.replicas:type_name -> cairn.v1.ReplicaStatus
+	28, // 22: cairn.v1.DeleteReply.kept:type_name -> cairn.v1.ReplicaStatus
+	10, // 23: cairn.v1.InventoryOrder.header:type_name -> cairn.v1.OrderHeader
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_chunk_proto_init() }
@@ -2103,7 +2174,7 @@ func file_chunk_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chunk_proto_rawDesc), len(file_chunk_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

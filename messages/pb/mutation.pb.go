@@ -5,7 +5,7 @@
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
 // source: mutation.proto
-// sha256: 6500e2d618a1d0101b8bbe1c2c0dcb2a75724b3c78f41a988b1a42a7f1034176
+// sha256: 18bd04e3788937d9162a40153b83c97ff5c470810c1836c6a8f3c968c6a1285d
 
 package pb
 
@@ -1129,6 +1129,67 @@ func (x *ChainClosed) GetDetail() string {
 	return ""
 }
 
+// Prepared is the last answer to a PrepareOrder that another chunkserver has passed on.
+type Prepared struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Reply         *PrepareReply          `protobuf:"bytes,3,opt,name=reply,proto3" json:"reply,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Prepared) Reset() {
+	*x = Prepared{}
+	mi := &file_mutation_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Prepared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Prepared) ProtoMessage() {}
+
+func (x *Prepared) ProtoReflect() protoreflect.Message {
+	mi := &file_mutation_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
+func (*Prepared) Descriptor() ([]byte, []int) {
+	return file_mutation_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Prepared) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Prepared) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Prepared) GetReply() *PrepareReply {
+	if x != nil {
+		return x.Reply
+	}
+	return nil
+}
+
 // Read asks for bytes of a replica; the reply's payload holds them.
 type Read struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1145,7 +1206,7 @@ type Read struct {
 
 func (x *Read) Reset() {
 	*x = Read{}
-	mi := &file_mutation_proto_msgTypes[14]
+	mi := &file_mutation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1218,7 @@ func (x *Read) String() string {
 func (*Read) ProtoMessage() {}
 
 func (x *Read) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[14]
+	mi := &file_mutation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1231,7 @@ func (x *Read) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Read.ProtoReflect.Descriptor instead.
 func (*Read) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{14}
+	return file_mutation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Read) GetHandle() uint64 {
@@ -1237,7 +1298,7 @@ type ReadReply struct {
 
 func (x *ReadReply) Reset() {
 	*x = ReadReply{}
-	mi := &file_mutation_proto_msgTypes[15]
+	mi := &file_mutation_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1310,7 @@ func (x *ReadReply) String() string {
 func (*ReadReply) ProtoMessage() {}
 
 func (x *ReadReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[15]
+	mi := &file_mutation_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1323,7 @@ func (x *ReadReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReply.ProtoReflect.Descriptor instead.
 func (*ReadReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{15}
+	return file_mutation_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadReply) GetCode() uint32 {
@@ -1325,7 +1386,7 @@ type Length struct {
 
 func (x *Length) Reset() {
 	*x = Length{}
-	mi := &file_mutation_proto_msgTypes[16]
+	mi := &file_mutation_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1398,7 @@ func (x *Length) String() string {
 func (*Length) ProtoMessage() {}
 
 func (x *Length) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[16]
+	mi := &file_mutation_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1411,7 @@ func (x *Length) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Length.ProtoReflect.Descriptor instead.
 func (*Length) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{16}
+	return file_mutation_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Length) GetHandle() uint64 {
@@ -1380,7 +1441,7 @@ type LengthReply struct {
 
 func (x *LengthReply) Reset() {
 	*x = LengthReply{}
-	mi := &file_mutation_proto_msgTypes[17]
+	mi := &file_mutation_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1453,7 @@ func (x *LengthReply) String() string {
 func (*LengthReply) ProtoMessage() {}
 
 func (x *LengthReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[17]
+	mi := &file_mutation_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1466,7 @@ func (x *LengthReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LengthReply.ProtoReflect.Descriptor instead.
 func (*LengthReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{17}
+	return file_mutation_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LengthReply) GetCode() uint32 {
@@ -1454,7 +1515,7 @@ type SyncChunk struct {
 
 func (x *SyncChunk) Reset() {
 	*x = SyncChunk{}
-	mi := &file_mutation_proto_msgTypes[18]
+	mi := &file_mutation_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1527,7 @@ func (x *SyncChunk) String() string {
 func (*SyncChunk) ProtoMessage() {}
 
 func (x *SyncChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[18]
+	mi := &file_mutation_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1540,7 @@ func (x *SyncChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncChunk.ProtoReflect.Descriptor instead.
 func (*SyncChunk) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{18}
+	return file_mutation_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SyncChunk) GetHandle() uint64 {
@@ -1506,7 +1567,7 @@ type SyncChunkReply struct {
 
 func (x *SyncChunkReply) Reset() {
 	*x = SyncChunkReply{}
-	mi := &file_mutation_proto_msgTypes[19]
+	mi := &file_mutation_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1579,7 @@ func (x *SyncChunkReply) String() string {
 func (*SyncChunkReply) ProtoMessage() {}
 
 func (x *SyncChunkReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[19]
+	mi := &file_mutation_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1592,7 @@ func (x *SyncChunkReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncChunkReply.ProtoReflect.Descriptor instead.
 func (*SyncChunkReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{19}
+	return file_mutation_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SyncChunkReply) GetCode() uint32 {
@@ -1563,7 +1624,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_mutation_proto_msgTypes[20]
+	mi := &file_mutation_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1636,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[20]
+	mi := &file_mutation_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1649,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{20}
+	return file_mutation_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Digest) GetHandle() uint64 {
@@ -1644,7 +1705,7 @@ type DigestReply struct {
 
 func (x *DigestReply) Reset() {
 	*x = DigestReply{}
-	mi := &file_mutation_proto_msgTypes[21]
+	mi := &file_mutation_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1717,7 @@ func (x *DigestReply) String() string {
 func (*DigestReply) ProtoMessage() {}
 
 func (x *DigestReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[21]
+	mi := &file_mutation_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1730,7 @@ func (x *DigestReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestReply.ProtoReflect.Descriptor instead.
 func (*DigestReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{21}
+	return file_mutation_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DigestReply) GetCode() uint32 {
@@ -1760,7 +1821,7 @@ type Patch struct {
 
 func (x *Patch) Reset() {
 	*x = Patch{}
-	mi := &file_mutation_proto_msgTypes[22]
+	mi := &file_mutation_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1833,7 @@ func (x *Patch) String() string {
 func (*Patch) ProtoMessage() {}
 
 func (x *Patch) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[22]
+	mi := &file_mutation_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1846,7 @@ func (x *Patch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Patch.ProtoReflect.Descriptor instead.
 func (*Patch) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{22}
+	return file_mutation_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Patch) GetHandle() uint64 {
@@ -1854,7 +1915,7 @@ type PatchReply struct {
 
 func (x *PatchReply) Reset() {
 	*x = PatchReply{}
-	mi := &file_mutation_proto_msgTypes[23]
+	mi := &file_mutation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1927,7 @@ func (x *PatchReply) String() string {
 func (*PatchReply) ProtoMessage() {}
 
 func (x *PatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_mutation_proto_msgTypes[23]
+	mi := &file_mutation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +1940,7 @@ func (x *PatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchReply.ProtoReflect.Descriptor instead.
 func (*PatchReply) Descriptor() ([]byte, []int) {
-	return file_mutation_proto_rawDescGZIP(), []int{23}
+	return file_mutation_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PatchReply) GetCode() uint32 {
@@ -1991,7 +2052,11 @@ const file_mutation_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"9\n" +
 	"\vChainClosed\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xab\x01\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"d\n" +
+	"\bPrepared\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12,\n" +
+	"\x05reply\x18\x03 \x01(\v2\x16.cairn.v1.PrepareReplyR\x05reply\"\xab\x01\n" +
 	"\x04Read\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\x06R\x06handle\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x06R\aversion\x12\x16\n" +
@@ -2070,7 +2135,7 @@ func file_mutation_proto_rawDescGZIP() []byte {
 }
 
 var file_mutation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_mutation_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_mutation_proto_goTypes = []any{
 	(Mutate_Kind)(0),       // 0: cairn.v1.Mutate.Kind
 	(*Mutate)(nil),         // 1: cairn.v1.Mutate
@@ -2087,27 +2152,30 @@ var file_mutation_proto_goTypes = []any{
 	(*ChainTick)(nil),      // 12: cairn.v1.ChainTick
 	(*ChainClose)(nil),     // 13: cairn.v1.ChainClose
 	(*ChainClosed)(nil),    // 14: cairn.v1.ChainClosed
-	(*Read)(nil),           // 15: cairn.v1.Read
-	(*ReadReply)(nil),      // 16: cairn.v1.ReadReply
-	(*Length)(nil),         // 17: cairn.v1.Length
-	(*LengthReply)(nil),    // 18: cairn.v1.LengthReply
-	(*SyncChunk)(nil),      // 19: cairn.v1.SyncChunk
-	(*SyncChunkReply)(nil), // 20: cairn.v1.SyncChunkReply
-	(*Digest)(nil),         // 21: cairn.v1.Digest
-	(*DigestReply)(nil),    // 22: cairn.v1.DigestReply
-	(*Patch)(nil),          // 23: cairn.v1.Patch
-	(*PatchReply)(nil),     // 24: cairn.v1.PatchReply
-	(*Server)(nil),         // 25: cairn.v1.Server
+	(*Prepared)(nil),       // 15: cairn.v1.Prepared
+	(*Read)(nil),           // 16: cairn.v1.Read
+	(*ReadReply)(nil),      // 17: cairn.v1.ReadReply
+	(*Length)(nil),         // 18: cairn.v1.Length
+	(*LengthReply)(nil),    // 19: cairn.v1.LengthReply
+	(*SyncChunk)(nil),      // 20: cairn.v1.SyncChunk
+	(*SyncChunkReply)(nil), // 21: cairn.v1.SyncChunkReply
+	(*Digest)(nil),         // 22: cairn.v1.Digest
+	(*DigestReply)(nil),    // 23: cairn.v1.DigestReply
+	(*Patch)(nil),          // 24: cairn.v1.Patch
+	(*PatchReply)(nil),     // 25: cairn.v1.PatchReply
+	(*Server)(nil),         // 26: cairn.v1.Server
+	(*PrepareReply)(nil),   // 27: cairn.v1.PrepareReply
 }
 var file_mutation_proto_depIdxs = []int32{
 	0,  // 0: cairn.v1.Mutate.kind:type_name -> cairn.v1.Mutate.Kind
-	25, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
+	26, // 1: cairn.v1.ChainOpen.members:type_name -> cairn.v1.Server
 	10, // 2: cairn.v1.ChainApply.mutations:type_name -> cairn.v1.ChainMutation
-	3,  // [3:3] is the sub-list for method output_type
-	3,  // [3:3] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	27, // 3: cairn.v1.Prepared.reply:type_name -> cairn.v1.PrepareReply
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_mutation_proto_init() }
@@ -2122,7 +2190,7 @@ func file_mutation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mutation_proto_rawDesc), len(file_mutation_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

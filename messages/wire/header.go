@@ -42,6 +42,7 @@ const (
 	OpChainClose               // ChainClose → ChainClosed
 	OpPush                     // Push + data → PushReply
 	OpPull                     // Pull → PullReply + data
+	OpPrepare                  // PrepareOrder → Prepared: an order of the master's, passed on
 	opEnd
 )
 
@@ -49,6 +50,7 @@ var opNames = [opEnd]string{
 	OpMutate: "mutate", OpRead: "read", OpLength: "length", OpSync: "sync", OpDigest: "digest", OpPatch: "patch",
 	OpPing: "ping", OpChainOpen: "chain-open", OpChainApply: "chain-apply", OpChainAck: "chain-ack",
 	OpChainTick: "chain-tick", OpChainClose: "chain-close", OpPush: "push", OpPull: "pull",
+	OpPrepare: "prepare",
 }
 
 // String is the operation's name in logs and metrics.
