@@ -20,6 +20,8 @@ import (
 type episode struct {
 	began      time.Time
 	attempts   int
+	next       time.Time             // the next attempt does not begin before
+	spaced     bool                  // it is only for that that the chunk is Waiting
 	client     gfs.ServerID          // whom the client's complaint that began it is about
 	joins      bool                  // a join began it: its joiner is told in the first attempt
 	witness    Member                // was asked whether it hears the members that are missing, and has not answered
@@ -192,7 +194,10 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 		s.accused > 0 && now.Before(c.cfg.ActingSince.Add(AccusedGrace))
 	// A member of whom a restored log knows nothing may have gone on alone, whoever complains of it.
 	lost := c.restored() && s.unheard+s.accused > 0 && now.Before(c.cfg.ActingSince.Add(Grace))
+	c.episode.spaced = now.Before(c.episode.next)
 	switch {
+	case c.episode.spaced:
+		c.phase, c.deadline = Waiting, c.episode.next
 	case lost || graceRuns && (tooFew || unheard):
 		c.phase = Waiting
 		c.deadline = now.Add(pollInterval)
@@ -214,6 +219,9 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 // prepare starts an attempt with a number of its own.
 func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time) {
 	c.episode.attempts++
+	if extra := c.episode.attempts - quickAttempts; extra >= 0 {
+		c.episode.next = now.Add(min(firstSpacing<<min(extra, 10), maxSpacing))
+	}
 	c.attempt = attempt{version: c.nextVersion(), from: c.base, suspect: suspect, began: now}
 	c.phase = Preparing
 	for _, r := range replicas {

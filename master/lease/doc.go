@@ -29,6 +29,7 @@
 //     is not begun before every member has given a sign of life, to the primary too, and the joiner to the primary. It becomes a member if its
 //     digest equals that of a member that answered in the same version; it never is the primary, and whatever it does
 //     or does not answer causes no new attempt.
+//   - The first attempts of a reconfiguration follow each other at once, further ones at growing distances.
 //   - One attempt at a time, and none while the outcome of an earlier record of the chunk is unknown.
 //   - The record of a configuration names the version that it started from, and is refused if that is no longer
 //     the logged one. A request that names another version than the logged one changes nothing.

@@ -40,7 +40,12 @@ const (
 
 const (
 	// maxAttempts bounds the attempts of one reconfiguration: each leaves somebody out, or finds fresh news.
-	maxAttempts = 64
+	maxAttempts = 32
+	// quickAttempts is how many of them may follow each other at once: more than a failure or two need. Then each has to begin
+	// firstSpacing after the one before it, twice as much each time, and maxSpacing at most.
+	quickAttempts = 6
+	firstSpacing  = 10 * time.Millisecond
+	maxSpacing    = 400 * time.Millisecond
 	// maxWaiters bounds those who wait for one chunk; beyond it ErrBusy.
 	maxWaiters = 4096
 )
@@ -299,7 +304,9 @@ func (c *Chunk) Tick(now time.Time) {
 	case Reserved:
 		c.abandon(nil, gfs.Errorf(gfs.CodeUnavailable, "not wanted within %v", ReserveTimeout))
 	case Waiting:
-		c.episode.forgive()
+		if !c.episode.spaced {
+			c.episode.forgive()
+		}
 		c.locate()
 	case Preparing:
 		c.leaveOutSilent(now)
