@@ -28,6 +28,7 @@ type Client struct {
 	subjects messages.Subjects
 	identity *pb.Identity
 	nats     *nats.Conn
+	dialer   *natsDialer
 	log      *logrus.Entry
 
 	life context.Context // ends with Close
@@ -93,6 +94,7 @@ func (c *Client) Close() error {
 	c.taskLock.Unlock()
 	c.end()
 	c.pool.close()
+	c.dialer.abandon()
 	c.nats.Close()
 	c.tasks.Wait()
 	return nil
@@ -112,6 +114,7 @@ func (c *Client) spawn(task func()) bool {
 // connectNATS connects once; later losses are repaired by the NATS library in the background.
 func (c *Client) connectNATS(ctx context.Context) error {
 	dialer := &natsDialer{client: c, first: ctx}
+	c.dialer = dialer
 	opts := []nats.Option{
 		nats.Name("cairn client " + c.options.user),
 		nats.SetCustomDialer(dialer),
@@ -124,7 +127,10 @@ func (c *Client) connectNATS(ctx context.Context) error {
 		nats.MaxPingsOutstanding(2),
 		nats.NoCallbacksAfterClientClose(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.log.WithError(err).Warn("nats disconnected") }),
-		nats.ReconnectHandler(func(*nats.Conn) { c.log.Info("nats reconnected") }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			dialer.connected()
+			c.log.Info("nats reconnected")
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.log.WithError(err).Warn("nats error") }),
 	}
 	if c.options.tls != nil {
@@ -166,12 +172,13 @@ func (c *Client) takeWriter() (gfs.WriterID, uint64) {
 }
 
 // natsDialer gives NATS the client's dialer. While Connect runs, its context bounds the connection as a whole, the
-// handshake included.
+// handshake included. Later it is Close that a handshake ends with: the NATS library holds its lock meanwhile.
 type natsDialer struct {
 	client *Client
 	mu     sync.Mutex
 	first  context.Context // nil once connected
 	stops  []func() bool
+	shakes net.Conn // the last one dialled, until its handshake is over
 }
 
 // Dial makes one connection; the NATS library calls it.
@@ -189,21 +196,33 @@ func (d *natsDialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.client.life.Err() != nil {
+		return nil, errors.Join(errClientClosed(), conn.Close())
+	}
+	d.shakes = conn
 	if first != nil {
-		stop := context.AfterFunc(first, func() { conn.Close() })
-		d.mu.Lock()
-		d.stops = append(d.stops, stop)
-		d.mu.Unlock()
+		d.stops = append(d.stops, context.AfterFunc(first, func() { conn.Close() }))
 	}
 	return conn, nil
 }
 
-// connected ends the hold of Connect's context on the connection.
+// abandon ends a handshake that is under way, after the end of the client's life.
+func (d *natsDialer) abandon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shakes != nil {
+		d.shakes.Close()
+	}
+}
+
+// connected ends the hold of Connect's context, and of Close, on the connection.
 func (d *natsDialer) connected() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, stop := range d.stops {
 		stop()
 	}
-	d.first, d.stops = nil, nil
+	d.first, d.stops, d.shakes = nil, nil, nil
 }

@@ -66,6 +66,7 @@ type Conn struct {
 	closed  chan struct{} // closed when the library has closed the connection
 	once    sync.Once
 	away    atomic.Bool // between onDisconnect and onReconnect
+	dialer  dialer
 	calls   callTable
 }
 
@@ -92,6 +93,7 @@ func Connect(cfg Config) (*Conn, error) {
 		return nil, c.refused(err)
 	}
 	c.nc = nc
+	c.dialer.connected()
 	c.log.WithField("url", c.address).Debug("nats connected")
 	return c, nil
 }
@@ -125,23 +127,56 @@ func (c *Conn) options(cfg Config) []nats.Option {
 	if cfg.CredentialsFile != "" {
 		options = append(options, nats.UserCredentials(cfg.CredentialsFile))
 	}
-	if cfg.Dialer != nil {
-		options = append(options, nats.SetCustomDialer(dialer{cfg.Dialer, patience}))
+	c.dialer.dial, c.dialer.patience = cfg.Dialer, patience
+	if cfg.Dialer == nil {
+		c.dialer.dial = new(net.Dialer).DialContext
 	}
-	return options
+	return append(options, nats.SetCustomDialer(&c.dialer))
 }
 
-// dialer bounds a dialer of the caller's as the library bounds its own.
+// dialer bounds what it dials as the library bounds its own, and can end a handshake: the library holds its lock through it, for
+// as long as a server that accepts and then says nothing lets it wait.
 type dialer struct {
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	patience time.Duration
+
+	mu     sync.Mutex
+	shakes net.Conn // the last one dialled, until its handshake is over
+	closed bool
 }
 
 // Dial is what the client library calls.
-func (d dialer) Dial(network, address string) (net.Conn, error) {
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d.patience)
 	defer cancel()
-	return d.dial(ctx, network, address)
+	conn, err := d.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errors.Join(nats.ErrConnectionClosed, conn.Close())
+	}
+	d.shakes = conn
+	return conn, nil
+}
+
+// connected says that no handshake is under way.
+func (d *dialer) connected() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shakes = nil
+}
+
+// abandon ends a handshake that is under way, and lets none begin.
+func (d *dialer) abandon() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	if d.shakes != nil {
+		d.shakes.Close()
+	}
 }
 
 // refused says why there is no connection and what to do.
@@ -192,6 +227,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 // program that runs in more than one bubble of testing/synctest.)
 func (c *Conn) Close() {
 	c.once.Do(func() {
+		c.dialer.abandon()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		// Without a connection there is nothing to flush into, and the wait would be for nothing.
@@ -217,6 +253,7 @@ func (c *Conn) onDisconnect(_ *nats.Conn, err error) {
 
 func (c *Conn) onReconnect(nc *nats.Conn) {
 	c.away.Store(false)
+	c.dialer.connected()
 	c.log.WithField("url", nc.ConnectedUrlRedacted()).Info("nats reconnected")
 }
 

@@ -95,7 +95,6 @@ func TestNobodyWaitsForAServerThatAcceptsAndSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	defer close(over)
 	connection := <-first
 	first <- connection // it was the only one
@@ -113,6 +112,11 @@ func TestNobodyWaitsForAServerThatAcceptsAndSaysNothing(t *testing.T) {
 	}
 	if took := time.Since(began); took > bus.ConnectTimeout/5 {
 		t.Errorf("that took %v", took)
+	}
+	began = time.Now()
+	conn.Close()
+	if took := time.Since(began); took > bus.ConnectTimeout/5 {
+		t.Errorf("Close took %v", took)
 	}
 }
 
