@@ -12,15 +12,26 @@ import (
 	"github.com/cairnfs/cairn/messages/gfs"
 )
 
+// lastRecord is how long after the end of the load another record may come: the last one may have come before.
+const lastRecord = 5 * time.Second
+
 // followRecords follows the framed records: each comes once, in the order of the file, where it was acknowledged.
 func (r *run) followRecords(ctx context.Context, client *clientlib.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	go func() {
+		for !r.stop.Load() && rest(ctx, 100*time.Millisecond) == nil {
+		}
+		_ = rest(ctx, lastRecord)
+		cancel()
+	}()
 	last := int64(-1)
 	seen := map[string]int64{}
 	op := r.ops.read(client, tail, recordsPath, 0)
 	for rec, err := range client.Tail(ctx, recordsPath, record.Position{}) {
 		switch {
+		case err != nil && r.stop.Load() && errors.Is(err, context.Canceled):
+			return nil
 		case err != nil:
 			return failedAfter(op, err)
 		case rec.Offset <= last:
