@@ -2,11 +2,13 @@ package master_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/cairnfs/cairn/master/lease"
 	"github.com/cairnfs/cairn/messages"
+	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
 )
 
@@ -49,9 +51,27 @@ func TestAnOrderThatTheDeadHaveIsNotWaitedFor(t *testing.T) {
 		t.Errorf("a new primary after %v", best)
 	}
 
-	// The same with a chunk that is being made: others make it.
+	// The same with a chunk that is being made, whether one that was to make it is gone or stopped: others make it.
 	one := startPeer(t, w.url, 4)
 	w.await("a fourth is up", func() bool { return w.statFS().GetChunkserversUp() == 4 })
+	one.pause(true)
+	slow := 0
+	for i := range 8 { // it is among the three that are chosen first, for it has made none
+		began := time.Now()
+		at := w.mustLease(&pb.LeaseRequest{FileId: w.create(fmt.Sprintf("/stopped%d", i), 3), Allocate: true})
+		if took := time.Since(began); took >= lease.CreateTimeout || slices.Contains(servers(at), string(one.id)) {
+			t.Errorf("a chunk was made at %v after %v", servers(at), took)
+		} else if took >= gfs.PrepareSilence {
+			slow++
+		}
+	}
+	if slow > 4 {
+		t.Errorf("one did not answer, and was tried for %d chunks", slow)
+	}
+	one.pause(false)
+	one.kill()
+	one.start(w.url)
+	w.await("it is up again", func() bool { return w.statFS().GetChunkserversUp() == 4 })
 	ended := one.endWith(messages.CommandCreate)
 	for i := 0; ; i++ { // until it is among the three that are chosen
 		began := time.Now()

@@ -169,14 +169,16 @@ func (s *leaseShell) orderClone(o lease.Order, header *pb.OrderHeader) {
 }
 
 func (s *leaseShell) send(o lease.Order, command string, patience time.Duration, message proto.Message, on func(bus.Answer) bool) {
-	s.counters.ordersSent.Add(1)
 	to := o.To.ID
 	if command == messages.CommandRelay {
 		to = o.Via.ID
 	}
-	s.around.AskAsync(bus.Call{
-		Subject: s.subjects.Chunkserver(to, command), Request: message, Total: patience + orderSlack,
-	}, on)
+	s.ask(to, command, patience+orderSlack, message, on)
+}
+
+func (s *leaseShell) ask(to gfs.ServerID, command string, total time.Duration, message proto.Message, on func(bus.Answer) bool) {
+	s.counters.ordersSent.Add(1)
+	s.around.AskAsync(bus.Call{Subject: s.subjects.Chunkserver(to, command), Request: message, Total: total}, on)
 }
 
 // again has an order given once more after a pause, if nobody had room for it: that is no refusal, and must not cost a
@@ -208,15 +210,19 @@ func (c orderAgain) Do(s *leaseShell) {
 // orderUnanswered says that goneAfter has passed since a Create, a Prepare or a Grant.
 type orderUnanswered lease.Order
 
-// Do looks for the server if it has not answered. That it is gone is the answer; how it is otherwise it says itself.
+// Do looks for the server if it has not answered. That it is gone is the answer, and of a Create that it says nothing: the core
+// times the silence of those that have a chunk already. How it is otherwise it says itself.
 func (c orderUnanswered) Do(s *leaseShell) {
 	o := lease.Order(c)
 	if !s.core.Awaits(o) {
 		return
 	}
-	s.send(o, messages.CommandProbe, closeOrderTimeout, &pb.ProbeOrder{Header: s.header(s.period, o.To.Incarnation)}, func(answer bus.Answer) bool {
+	probe := &pb.ProbeOrder{Header: s.header(s.period, o.To.Incarnation)}
+	s.ask(o.To.ID, messages.CommandProbe, gfs.PrepareSilence, probe, func(answer bus.Answer) bool {
 		err := answer.Decode(new(pb.ProbeReply))
 		switch code := gfs.CodeOf(err); {
+		case code == gfs.CodeOutcomeUnknown && o.Kind == lease.Create: // others make another chunk in less time than this one needs
+			s.self.Send(createAnswered{o.To.ID, o.Version, err})
 		case code != gfs.CodeUnavailable && code != gfs.CodeWrongIncarnation:
 		case o.Kind == lease.Create:
 			s.self.Send(createAnswered{o.To.ID, o.Version, err})

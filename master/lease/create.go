@@ -45,6 +45,9 @@ func (c *Chunk) CreateAnswered(server gfs.ServerID, version gfs.Version, err err
 		c.deposed()
 		return
 	case err != nil:
+		if unreachable(err) {
+			c.out.Unreached = append(c.out.Unreached, server)
+		}
 		c.abandon([]gfs.ServerID{server}, err)
 		return
 	}
@@ -93,6 +96,7 @@ func (c *Chunk) createTimedOut() {
 			silent = append(silent, t.replica.ID)
 		}
 	}
+	c.out.Unreached = append(c.out.Unreached, silent...)
 	c.abandon(silent, gfs.Errorf(gfs.CodeUnavailable, "no answer within %v", CreateTimeout))
 }
 

@@ -240,7 +240,7 @@ type Event struct {
 // Outputs are what must happen, in this order: notes and the lease to the registry, the record, orders, answers.
 type Outputs struct {
 	Notes     []registry.Note
-	Unreached []gfs.ServerID // servers that another one has just failed to reach, for the registry
+	Unreached []gfs.ServerID // servers that another one, or a Create, has just failed to reach, for the registry
 	Granted   bool           // the registry should know of the lease of Location()
 	Revoked   bool           // the registry should forget the lease
 	Locate    bool           // ask the registry for the replicas, answered with Located

@@ -328,8 +328,8 @@ func (r *Registry) Lease(handle gfs.ChunkHandle) (Lease, bool) {
 	return Lease{Version: l.version, Server: r.servers[l.server].ID}, true
 }
 
-// Unreached records that other chunkservers have just failed to reach these over the data plane: they may well be heard of
-// here. A new process of such a server is given the benefit of the doubt.
+// Unreached records that other chunkservers have just failed to reach these over the data plane, or that they did not answer an
+// order to make a chunk: they may well be heard of here. A new process of such a server is given the benefit of the doubt.
 func (r *Registry) Unreached(servers []gfs.ServerID, now time.Time) {
 	for _, id := range servers {
 		if index, known := r.byID[id]; known {
