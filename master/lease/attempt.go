@@ -22,7 +22,7 @@ type episode struct {
 	attempts   int
 	next       time.Time             // the next attempt does not begin before
 	spaced     bool                  // it is only for that that the chunk is Waiting
-	client     gfs.ServerID          // whom the client's complaint that began it is about
+	client     gfs.ServerID          // the primary before, if a client could not reach it
 	joins      bool                  // a join began it: its joiner is told in the first attempt
 	witness    Member                // was asked whether it hears the members that are missing, and has not answered
 	asked      []gfs.ServerID        // whom the witness was asked about

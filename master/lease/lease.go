@@ -367,7 +367,7 @@ func (c *Chunk) Want(waiter uint64, failedVersion gfs.Version, failedServer gfs.
 	default:
 		c.waiters = append(c.waiters, waiter)
 		if complains && c.underWay() {
-			c.accuseAgain(failedServer)
+			c.accuseAgain(failedServer, true)
 		}
 	}
 }
@@ -395,7 +395,7 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 			c.out.Unreached = append(c.out.Unreached, accused)
 		}
 	case c.underWay():
-		c.accuseAgain(accused)
+		c.accuseAgain(accused, client)
 	}
 }
 

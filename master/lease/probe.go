@@ -136,7 +136,10 @@ func (c *Chunk) excuse(now time.Time) bool {
 
 // accuseAgain records a complaint that comes while an attempt is under way. One that is new, about a member that has
 // answered, is worth another attempt: it may have fallen silent since, and whoever brings it in would wait for it longer.
-func (c *Chunk) accuseAgain(server gfs.ServerID) {
+func (c *Chunk) accuseAgain(server gfs.ServerID, client bool) {
+	if client && server != "" && server == c.primary.ID {
+		c.episode.client = server
+	}
 	known := c.episode.accused[server]
 	c.episode.accuse(server)
 	answered := slices.ContainsFunc(c.attempt.told, func(t told) bool { return t.replica.ID == server && t.answered && !t.joiner })
