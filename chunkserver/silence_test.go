@@ -268,7 +268,6 @@ func TestAPrepareIsPassedOn(t *testing.T) {
 	r := newRig(t, 2)
 	first := r.create(3, 0, 1)
 	must(t, dial(t, r.servers[0].Addr()).append(3, first, 1, 1, []byte("before")))
-	direct := &pb.PrepareReply{}
 	relay := func(to *pb.Server, prepare *pb.PrepareOrder) (*pb.PrepareReply, error) {
 		reply := &pb.PrepareReply{}
 		return reply, r.order(0, messages.CommandRelay, &pb.RelayOrder{Header: r.header(0), To: to, Prepare: prepare}, reply)
@@ -279,7 +278,7 @@ func TestAPrepareIsPassedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if direct, err = r.prepare(0, 3, version, first); err != nil || gfs.Version(reply.Promised) != version || reply.Length != 6 ||
+	if direct, err := r.prepare(0, 3, version, first); err != nil || gfs.Version(reply.Promised) != version || reply.Length != 6 ||
 		reply.State != direct.State || !bytes.Equal(reply.Digest, direct.Digest) {
 		t.Fatalf("passed on: %v; directly: %v, %v", reply, direct, err)
 	}
