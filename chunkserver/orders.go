@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"sync/atomic"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/cairnfs/cairn/actors"
 	"github.com/cairnfs/cairn/actors/bus"
 	"github.com/cairnfs/cairn/messages"
@@ -156,6 +158,9 @@ func (cs *Chunkserver) relay(r *bus.Request, to *pb.Server, order *pb.PrepareOrd
 		defer release()
 		var answer pb.Prepared
 		err := cs.around.Call(ctx, to.Address, wire.OpPrepare, order, &answer)
+		cs.log.WithFields(logrus.Fields{
+			"chunk": gfs.ChunkHandle(order.Handle).String(), "version": gfs.Version(order.Version).String(), "to": to.Id, "code": answer.Code,
+		}).WithError(err).Debug("order passed on")
 		switch {
 		case err != nil:
 			r.Fail(err)
