@@ -55,20 +55,19 @@ func (cs *Chunkserver) attended(ctx context.Context, address string) (_ context.
 	}
 }
 
-// attendedMember is attended for a call to a member of a configuration. One that is doubted has to answer one ping at once.
-func (cs *Chunkserver) attendedMember(ctx context.Context, member *pb.Server, doubted []string) (_ context.Context, release func()) {
+// attendedAtOnce is attended for a call to a server that has to answer one ping at once, besides: somebody has found it silent
+// already, or it costs little to do without it.
+func (cs *Chunkserver) attendedAtOnce(ctx context.Context, address string) (_ context.Context, release func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	if slices.Contains(doubted, member.Id) {
-		cs.around.Go(func() {
-			err := cs.pingDoubted(member.Address)
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			cs.log.WithError(err).WithField("address", member.Address).Warn("still no sign of life")
-			cancel()
-		})
-	}
-	ctx, watched := cs.attended(ctx, member.Address)
+	cs.around.Go(func() {
+		err := cs.pingDoubted(address)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		cs.log.WithError(err).WithField("address", address).Warn("no sign of life at once")
+		cancel()
+	})
+	ctx, watched := cs.attended(ctx, address)
 	return ctx, func() {
 		watched()
 		cancel()

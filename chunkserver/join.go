@@ -147,7 +147,7 @@ func (cs *Chunkserver) learner(handle gfs.ChunkHandle, logged, promise gfs.Versi
 func (cs *Chunkserver) join(ctx context.Context, replica *store.Replica, order *pb.PrepareOrder) error {
 	ctx, cancel := cs.around.WithTimeout(ctx, gfs.JoinTimeout)
 	defer cancel()
-	ctx, release := cs.attended(ctx, order.Source.Address)
+	ctx, release := cs.attendedAtOnce(ctx, order.Source.Address) // mutations wait; it may join another time
 	defer release()
 	f := &fetching{cs: cs, replica: replica, source: order.Source, version: order.Version}
 	theirs, err := f.digest(ctx)

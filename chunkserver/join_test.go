@@ -177,6 +177,25 @@ func TestLearnerSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A joiner gives up as soon as its source has not answered one ping: it may join another time.
+func TestAJoinerGivesASilentSourceOnePing(t *testing.T) {
+	t.Parallel()
+	soon := sooner(func() bool {
+		r := newRig(t, 2)
+		source := newMute(t, false).member()
+		version := r.create(7, 0)
+		if _, err := r.clone(1, 7, version, 0); err != nil {
+			t.Fatal(err)
+		}
+		return r.order(1, messages.CommandPrepare, &pb.PrepareOrder{
+			Header: r.header(1), Handle: 7, Version: uint64(r.nextVersion()), FromVersion: uint64(version), Joiner: true, Source: source,
+		}, &pb.PrepareReply{}) != nil
+	})
+	if !soon {
+		t.Error("it gave up later than two pings need")
+	}
+}
+
 // A joiner whose source has stopped gives up soon: mutations wait for it. The stop is known already to one that begins while
 // the first still waits.
 func TestJoinersWhoseSourceStoppedGiveUp(t *testing.T) {

@@ -166,7 +166,11 @@ func (cs *Chunkserver) openBelow(ctx context.Context, open *pb.ChainOpen) (Downs
 	n := len(open.Members)
 	ctx, cancel := cs.around.WithTimeout(ctx, openTimeout*time.Duration(n-int(open.Position))/time.Duration(n-1))
 	defer cancel()
-	ctx, release := cs.attendedMember(ctx, open.Members[open.Position], open.Doubted)
+	next, attended := open.Members[open.Position], cs.attended
+	if slices.Contains(open.Doubted, next.Id) {
+		attended = cs.attendedAtOnce
+	}
+	ctx, release := attended(ctx, next.Address)
 	defer release()
 	return cs.around.OpenChain(ctx, open)
 }
