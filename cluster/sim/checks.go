@@ -33,6 +33,8 @@ const (
 	checkSound = "replicas are sound"
 	// checkSettled: when all faults are over, everything comes to rest.
 	checkSettled = "the cluster comes to rest"
+	// checkPanic: no code panics, and no actor ends with an error of its own.
+	checkPanic = "no panic"
 )
 
 // checks know what must be true of a cluster.

@@ -124,7 +124,7 @@ func (c *cluster) end() {
 
 // crashed hears of a panic inside an actor.
 func (c *cluster) crashed(err error) {
-	c.fail("no panic", "%v", err)
+	c.fail(checkPanic, "%v", err)
 }
 
 // commit adds a record to the log.

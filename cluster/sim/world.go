@@ -120,7 +120,7 @@ func (w *world) guard(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.running = nil
-			w.fail("no panic", "%v\n%s", r, debug.Stack())
+			w.fail(checkPanic, "%v\n%s", r, debug.Stack())
 		}
 	}()
 	f()
