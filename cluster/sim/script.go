@@ -196,6 +196,23 @@ func (p *planner) coincidence(at time.Duration) {
 		p.add(soon(200)+200*time.Millisecond, "start", victim)
 	case 2:
 		p.crashes(at, victim)
+	case 3: // so do all, again and again, and hold what was granted to the one before
+		for i := range p.script.servers() {
+			p.add(0, "echo", fmt.Sprintf("cs%d", i), 1500)
+		}
+		p.restarts(at)
+	}
+}
+
+// restarts ends all processes at about the same time, and begins new ones at once, some times.
+func (p *planner) restarts(at time.Duration) {
+	for range 4 {
+		for i := range p.script.servers() {
+			name, when := fmt.Sprintf("cs%d", i), at+time.Duration(p.IntN(100))*time.Millisecond
+			p.add(when, "crash", name)
+			p.add(when+time.Duration(5+p.IntN(30))*time.Millisecond, "start", name)
+		}
+		at += 500 * time.Millisecond
 	}
 }
 
