@@ -3,6 +3,7 @@ package clientlib
 import (
 	"bytes"
 	"io"
+	"maps"
 	"testing"
 	"time"
 )
@@ -11,14 +12,9 @@ import (
 // another, and nobody sees what was spoilt.
 func TestStreamsGoToAnotherReplica(t *testing.T) {
 	data := pattern(12<<20, 5)
-	for name, fail := range map[string]func(s *peerServer){
-		"nothing":       func(*peerServer) {},
-		"killed":        (*peerServer).kill,
-		"silent":        (*peerServer).hush,
-		"corrupt":       func(s *peerServer) { s.set(func() { s.corrupt = 2 }) },
-		"torn sendfile": func(s *peerServer) { s.set(func() { s.corrupt = 1 }) },
-		"orphaned":      func(s *peerServer) { s.set(func() { s.orphaned = true }) },
-	} {
+	fails := maps.Clone(failures)
+	fails["nothing"] = func(*peerServer) {}
+	for name, fail := range fails {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPeers(t, 3)

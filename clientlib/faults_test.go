@@ -146,15 +146,18 @@ func waitReadAhead(t *testing.T, file *File) {
 	}
 }
 
+// failures are what befalls a server that is being read from.
+var failures = map[string]func(s *peerServer){
+	"killed":        (*peerServer).kill,
+	"silent":        (*peerServer).hush,
+	"corrupt":       func(s *peerServer) { s.set(func() { s.corrupt = 2 }) },
+	"torn sendfile": func(s *peerServer) { s.set(func() { s.corrupt = 1 }) },
+	"orphaned":      func(s *peerServer) { s.set(func() { s.orphaned = true }) },
+}
+
 func TestReadersGoToAnotherReplica(t *testing.T) {
 	data := pattern(2<<20, 5)
-	for name, fail := range map[string]func(s *peerServer){
-		"killed":        (*peerServer).kill,
-		"silent":        (*peerServer).hush,
-		"corrupt":       func(s *peerServer) { s.set(func() { s.corrupt = 2 }) },
-		"torn sendfile": func(s *peerServer) { s.set(func() { s.corrupt = 1 }) },
-		"orphaned":      func(s *peerServer) { s.set(func() { s.orphaned = true }) },
-	} {
+	for name, fail := range failures {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPeers(t, 3)
