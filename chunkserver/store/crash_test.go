@@ -299,11 +299,14 @@ func (m *model) mend(t *testing.T, r *Replica, unknown []uint32) {
 	}
 }
 
+// takesSpace are the operations that a full disk can refuse.
+var takesSpace = map[operation]bool{opCreate: true, opWrite: true, opAllocate: true, opCommit: true}
+
 func fullAfter(t *testing.T, left int) (hit bool) {
 	t.Helper()
 	armed := false
 	fault := func(op operation, _ string, n int) (int, error) {
-		if !armed || op == opRead || op == opSync || op == opRename || op == opTruncate {
+		if !armed || !takesSpace[op] {
 			return n, nil
 		}
 		if left--; left != -1 {

@@ -17,14 +17,18 @@ type operation string
 
 // The operations.
 const (
-	opCreate   operation = "create"
-	opRead     operation = "read"
-	opWrite    operation = "write"
-	opTruncate operation = "truncate"
-	opAllocate operation = "allocate"
-	opSync     operation = "sync"
-	opRename   operation = "rename"
-	opCommit   operation = "commit"
+	opCreate    operation = "create"
+	opOpen      operation = "open"
+	opRead      operation = "read"
+	opWrite     operation = "write"
+	opTruncate  operation = "truncate"
+	opAllocate  operation = "allocate"
+	opSync      operation = "sync"
+	opSyncNames operation = "sync names" // in a folder
+	opRename    operation = "rename"
+	opReplace   operation = "replace" // the rename that puts a side file in place
+	opCommit    operation = "commit"
+	opCommitted operation = "committed" // asked when it is done: an error says that it may not be
 )
 
 // faultFunc is asked before each operation; it may let pass less than all bytes, or refuse with an error. It is
@@ -48,10 +52,12 @@ type file struct {
 
 // openFile opens a file of a replica, O_RDWR and the flags given.
 func (d *directory) openFile(path string, flags int) (file, error) {
+	op := opOpen
 	if flags&os.O_CREATE != 0 {
-		if _, err := d.fault.ask(opCreate, path, 0); err != nil {
-			return file{}, err
-		}
+		op = opCreate
+	}
+	if _, err := d.fault.ask(op, path, 0); err != nil {
+		return file{}, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|flags, 0o640)
 	return file{f, d.fault, d.noSync}, err
@@ -68,12 +74,17 @@ func (f file) writeAt(b []byte, off int64) error {
 	return err
 }
 
+// ReadAt is that of os.File.
+func (f file) ReadAt(b []byte, off int64) (int, error) {
+	if _, err := f.fault.ask(opRead, f.Name(), len(b)); err != nil {
+		return 0, err
+	}
+	return f.File.ReadAt(b, off)
+}
+
 // readFull reads exactly len(b) bytes; what lies beyond the file's end are zeros, as everything is that was never
 // written.
 func (f file) readFull(b []byte, off int64) error {
-	if _, err := f.fault.ask(opRead, f.Name(), len(b)); err != nil {
-		return err
-	}
 	n, err := f.ReadAt(b, off)
 	if errors.Is(err, io.EOF) {
 		clear(b[n:])
@@ -136,10 +147,21 @@ func syncDir(path string) error {
 
 // syncDir is the same for a folder of the data directory.
 func (d *directory) syncDir(path string) error {
+	if _, err := d.fault.ask(opSyncNames, path, 0); err != nil {
+		return err
+	}
 	if d.noSync {
 		return nil
 	}
 	return syncDir(path)
+}
+
+// replace renames a file over another.
+func (d *directory) replace(from, to string) error {
+	if _, err := d.fault.ask(opReplace, to, 0); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
 }
 
 // outOfSpace reports whether an error means that a disk, or the share of it that we may have, is full.

@@ -269,7 +269,7 @@ func (x *index) update(batch []*request, lazy []change) error {
 	if _, err := x.fault.ask(opCommit, x.db.Path(), 0); err != nil {
 		return err
 	}
-	return x.db.Update(func(tx *bolt.Tx) error {
+	err := x.db.Update(func(tx *bolt.Tx) error {
 		if err := apply(tx, lazy); err != nil {
 			return err
 		}
@@ -280,6 +280,10 @@ func (x *index) update(batch []*request, lazy []change) error {
 		}
 		return nil
 	})
+	if err == nil {
+		_, err = x.fault.ask(opCommitted, x.db.Path(), 0)
+	}
+	return err
 }
 
 func apply(tx *bolt.Tx, changes []change) error {

@@ -176,7 +176,7 @@ func (r *Replica) writePatch(after *sums, blocks []PatchBlock) error {
 		err = f.sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
+		err = r.dir.replace(path+".new", path)
 	}
 	if err == nil {
 		err = r.dir.syncDir(filepath.Dir(path))
