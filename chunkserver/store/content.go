@@ -118,6 +118,9 @@ func (r *Replica) read(marked bool) (*content, *replay, error) {
 	switch {
 	case errors.Is(err, errNewer):
 		return fail(gfs.CodeInvalid, err)
+	case errors.Is(err, errUnread):
+		_, _, corrupt := fail(gfs.CodeCorrupt, fmt.Errorf("checksum file: %w", err))
+		return nil, nil, fmt.Errorf("%w (%w)", corrupt, errUnread)
 	case err != nil:
 		return fail(gfs.CodeCorrupt, fmt.Errorf("checksum file: %w", err))
 	case p.sums.handle != r.handle:

@@ -15,7 +15,7 @@ import (
 // the replica. What is wrong with the replica is told by its state; errors are those of the disk.
 func (r *Replica) recover(powerLost bool) error {
 	c, p, err := r.read(true)
-	if powerLost && gfs.CodeOf(err) == gfs.CodeCorrupt && r.row.length == 0 {
+	if powerLost && gfs.CodeOf(err) == gfs.CodeCorrupt && !errors.Is(err, errUnread) && r.row.length == 0 {
 		// Made just before the power was lost, and never synced.
 		c, p, err = r.remake()
 	}

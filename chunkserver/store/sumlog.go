@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/cairnfs/cairn/messages/gfs"
@@ -188,7 +189,10 @@ func replayFile(f io.ReaderAt, size int64, thorough bool) (*replay, error) {
 			continue
 		}
 		s, n, err := readCheckpoint(f, base)
-		if err != nil {
+		switch {
+		case errors.Is(err, errUnread):
+			return nil, err // it may be the latest one
+		case err != nil:
 			reasons = errors.Join(reasons, err)
 			continue
 		}
@@ -215,11 +219,22 @@ func replayFile(f io.ReaderAt, size int64, thorough bool) (*replay, error) {
 	return best, nil
 }
 
+// errUnread is of a file that the disk did not give: what is there nobody knows.
+var errUnread = errors.New("not read")
+
+// readUpTo reads what there is of b. Its error wraps errUnread.
+func readUpTo(f io.ReaderAt, b []byte, off int64) (n int, err error) {
+	if n, err = f.ReadAt(b, off); err != nil && !errors.Is(err, io.EOF) {
+		return 0, fmt.Errorf("%w: %w", errUnread, err)
+	}
+	return n, nil
+}
+
 // readCheckpoint reads the checkpoint of the region at base.
 func readCheckpoint(f io.ReaderAt, base int64) (*sums, int, error) {
 	buf := make([]byte, 8<<10)
-	n, err := f.ReadAt(buf, base)
-	if err != nil && !errors.Is(err, io.EOF) {
+	n, err := readUpTo(f, buf, base)
+	if err != nil {
 		return nil, 0, err
 	}
 	size, _, err := checkpointSize(buf[:n])
@@ -228,7 +243,7 @@ func readCheckpoint(f io.ReaderAt, base int64) (*sums, int, error) {
 	}
 	if size > n {
 		buf = make([]byte, size)
-		if n, err = f.ReadAt(buf, base); err != nil && !errors.Is(err, io.EOF) {
+		if n, err = readUpTo(f, buf, base); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -243,8 +258,8 @@ func (p *replay) follow(f io.ReaderAt) error {
 		if left := regionBytes - p.end; left < room {
 			room = left
 		}
-		n, err := f.ReadAt(buf[:room], int64(p.region)*regionBytes+p.end)
-		if err != nil && !errors.Is(err, io.EOF) {
+		n, err := readUpTo(f, buf[:room], int64(p.region)*regionBytes+p.end)
+		if err != nil {
 			return err
 		}
 		used := 0
@@ -281,7 +296,7 @@ func (p *replay) later(f io.ReaderAt, size int64) (bool, error) {
 			continue
 		}
 		buf := make([]byte, end-base)
-		if _, err := f.ReadAt(buf, base); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := readUpTo(f, buf, base); err != nil {
 			return false, err
 		}
 		for at := 0; at+recordHeaderBytes <= len(buf); at += 8 {

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cairnfs/cairn/messages/gfs"
+)
+
+// failing lets operations on a disk fail. It is for one goroutine.
+type failing struct {
+	operations map[operation]error
+	suffix     string // of the paths that it is about
+	pass       int    // how many of the operations succeed first
+}
+
+func (k *failing) fault(op operation, path string, n int) (int, error) {
+	err := k.operations[op]
+	if err == nil || !strings.HasSuffix(path, k.suffix) {
+		return n, nil
+	}
+	if k.pass > 0 {
+		k.pass--
+		return n, nil
+	}
+	return 0, err
+}
+
+// A checkpoint that the disk does not give may be the latest one: the replica does not fall back to the one before.
+func TestAnUnreadCheckpointIsNotPassedOver(t *testing.T) {
+	dir, k := t.TempDir(), &failing{suffix: sumSuffix}
+	cfg := Config{Dirs: []string{dir}, Cluster: "c", logBytes: 200, fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	for length := int64(1001); r.content.log.region == 0; length++ {
+		must(t, r.Advance(Progress{Length: length, Commit: length}))
+	}
+	length := r.Status().Length
+	must(t, s.Close())
+	k.operations, k.pass = map[operation]error{opRead: syscall.EIO}, 1 // the first region is read
+	s = openStore(t, cfg)
+	r, err := s.Get(1)
+	must(t, err)
+	if status := r.Status(); status.State != gfs.ReplicaCorrupt {
+		t.Fatalf("status %+v after a checkpoint that was not read; the length was %d", status, length)
+	}
+}
+
+// After a loss of power a checksum file that the disk does not give is not taken for one that was never written.
+func TestAnUnreadReplicaIsNotMadeAnew(t *testing.T) {
+	k := &failing{suffix: sumSuffix}
+	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", Boot: "one", fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	must(t, r.Sync())
+	path := r.dir.chunkPath(1)
+	must(t, s.Close())
+	cfg.Boot = "two"
+	k.operations = map[operation]error{opRead: syscall.EIO}
+	s = openStore(t, cfg)
+	r, err := s.Get(1)
+	must(t, err)
+	info, err := os.Stat(path)
+	must(t, err)
+	if status := r.Status(); status.State != gfs.ReplicaCorrupt || info.Size() != 1000 {
+		t.Fatalf("status %+v, %d bytes in the file", status, info.Size())
+	}
+}
