@@ -21,7 +21,7 @@
 // A bolt file of three buckets. It is all that a restart reads of a replica that is not open for mutation.
 //
 //	replicas   handle, big endian → row
-//	removals   handle → the name in the trash of a replica deleted but perhaps not yet moved
+//	removals   handle → the name in the trash of a replica deleted but perhaps not yet moved; void beside a row
 //	server     format, epoch, boot
 //
 //	row    bytes  little endian

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -66,5 +67,50 @@ func TestAnUnreadReplicaIsNotMadeAnew(t *testing.T) {
 	must(t, err)
 	if status := r.Status(); status.State != gfs.ReplicaCorrupt || info.Size() != 1000 {
 		t.Fatalf("status %+v, %d bytes in the file", status, info.Size())
+	}
+}
+
+// What was deleted and could not be moved aside at once is not moved later, when the handle has a replica again.
+func TestAReplicaAfterARemovalThatFailed(t *testing.T) {
+	dir, k := t.TempDir(), &failing{operations: map[operation]error{opRename: syscall.EIO}}
+	cfg := Config{Dirs: []string{dir}, Cluster: "c", fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	if err := s.Delete(1, r.Status()); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("deleted with %v", err)
+	}
+	k.operations = nil
+	closeChunk(t, s, filled(t, s, 1, noise(2, 2000)))
+	must(t, s.Close())
+	for range 2 {
+		s = openStore(t, cfg)
+		r, err := s.Get(1)
+		must(t, err)
+		if bad, err := r.VerifyAll(); err != nil || bad != nil || r.Status().Length != 2000 {
+			t.Fatalf("blocks %v are bad, %v, status %+v", bad, err, r.Status())
+		}
+		must(t, s.Close())
+	}
+}
+
+// A failed fsync of which the index could not be told at once is told with the next commit: after a restart the replicas
+// are suspect.
+func TestAFailedSyncOutlivesAFailedCommit(t *testing.T) {
+	k := &failing{}
+	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	k.operations = map[operation]error{opSync: syscall.EIO, opCommit: syscall.EIO}
+	wantCode(t, r.Sync(), gfs.CodeNoReplica)
+	k.operations = nil
+	_, err := s.Create(2, v(1))
+	wantCode(t, err, gfs.CodeUnavailable) // not that it is full
+	must(t, s.RaiseEpoch(2))
+	must(t, s.Close())
+	s = openStore(t, cfg)
+	r, err = s.Get(1)
+	must(t, err)
+	if status := r.Status(); status.State != gfs.ReplicaSuspect {
+		t.Fatalf("status %+v", status)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -207,25 +208,45 @@ func (x *index) each(visit func(gfs.ChunkHandle, row, error) error) error {
 	})
 }
 
-// removals are the replicas that were deleted and perhaps not yet moved aside, with the names they get.
+// removals are the replicas that were deleted and perhaps not yet moved aside, with the names they get. A name is empty
+// where the handle has a replica again: what was to be moved is out of its way.
 func (x *index) removals() (map[gfs.ChunkHandle]string, error) {
 	out := make(map[gfs.ChunkHandle]string)
 	err := x.db.View(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucketRemovals)).ForEach(func(key, value []byte) error {
-			if len(key) == 8 {
-				out[gfs.ChunkHandle(binary.BigEndian.Uint64(key))] = string(value)
+			if len(key) != 8 {
+				return nil
 			}
+			if tx.Bucket([]byte(bucketReplicas)).Get(key) != nil {
+				value = nil
+			}
+			out[gfs.ChunkHandle(binary.BigEndian.Uint64(key))] = string(value)
 			return nil
 		})
 	})
 	return out, err
 }
 
-// later lets a change go along with the next commit. It is for what can be found out again after a crash.
+// later lets a change go along with the next commit that succeeds. It is for what can be found out again after a crash.
 func (x *index) later(c change) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.lazy = append(x.lazy, c)
+}
+
+// again lets changes of a commit that failed go along with the next one. Of several under one key the last is kept. The
+// caller holds mu.
+func (x *index) again(lazy []change) {
+	all := slices.Concat(lazy, x.lazy)
+	x.lazy = nil
+	kept := make(map[string]bool, len(all))
+	for _, c := range slices.Backward(all) {
+		if name := string(c.bucket) + string(c.key); !kept[name] {
+			kept[name] = true
+			x.lazy = append(x.lazy, c)
+		}
+	}
+	slices.Reverse(x.lazy)
 }
 
 // commit makes changes durable, all or none, and returns then. It blocks for one fsync of its own, or for the
@@ -256,6 +277,9 @@ func (x *index) commit(changes []change) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if err != nil {
+		x.again(lazy)
+	}
 	if len(x.waiting) > 0 {
 		x.waiting[0].wake <- false
 	} else {

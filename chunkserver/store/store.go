@@ -343,18 +343,23 @@ func (s *Store) create(h gfs.ChunkHandle, first row) (*Replica, error) {
 	return r, nil
 }
 
-// roomiest is the directory with the most free space, or CodeNoSpace.
+// roomiest is the directory with the most free space; CodeNoSpace where none has any, CodeUnavailable where all failed.
 func (s *Store) roomiest() (*directory, error) {
 	_, _, total := s.Space()
 	var best *directory
 	var most int64
+	failed := 0
 	for _, d := range s.dirs {
 		if d.failed.Load() {
+			failed++
 			continue
 		}
 		if _, free := d.space(); free-s.config.ReserveBytes > most {
 			best, most = d, free-s.config.ReserveBytes
 		}
+	}
+	if failed == len(s.dirs) {
+		return nil, gfs.Errorf(gfs.CodeUnavailable, "chunkserver %s: every disk has failed: replace them", s.id)
 	}
 	if best == nil || total <= 0 {
 		return nil, gfs.Errorf(gfs.CodeNoSpace, "chunkserver %s is full: free space on it or add another", s.id)

@@ -115,8 +115,10 @@ func (r *Replica) setSyncPoint(c *content, length int64, crc uint32) {
 // fail gives up a disk whose fsync failed: what it did not take may be gone from the page cache as well.
 func (d *directory) fail(h gfs.ChunkHandle, err error) error {
 	d.failed.Store(true)
-	// Best effort: the next process shall take this disk as after a loss of power.
-	_ = d.index.commit([]change{{bucketServer, []byte(keyBoot), []byte("failed")}})
+	// The next process shall take this disk as after a loss of power. An index that cannot say so now says it with the
+	// next thing that it can.
+	d.index.later(change{bucketServer, []byte(keyBoot), []byte("failed")})
+	_ = d.index.commit(nil)
 	return gfs.Errorf(gfs.CodeNoReplica, "chunk %s: fsync in %s: %v; replace the disk", h, d.path, err)
 }
 

@@ -162,8 +162,10 @@ func (d *directory) finishRemovals() error {
 		return err
 	}
 	for h, name := range removals {
-		if err := d.moveAside(h, name); err != nil {
-			return err
+		if name != "" {
+			if err := d.moveAside(h, name); err != nil {
+				return err
+			}
 		}
 		d.index.later(change{bucketRemovals, handleKey(h), nil})
 	}
