@@ -49,27 +49,6 @@ func TestAnUnreadCheckpointIsNotPassedOver(t *testing.T) {
 	}
 }
 
-// After a loss of power a checksum file that the disk does not give is not taken for one that was never written.
-func TestAnUnreadReplicaIsNotMadeAnew(t *testing.T) {
-	k := &failing{suffix: sumSuffix}
-	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", Boot: "one", fault: k.fault}
-	s := openStore(t, cfg)
-	r := filled(t, s, 1, noise(1, 1000))
-	must(t, r.Sync())
-	path := r.dir.chunkPath(1)
-	must(t, s.Close())
-	cfg.Boot = "two"
-	k.operations = map[operation]error{opRead: syscall.EIO}
-	s = openStore(t, cfg)
-	r, err := s.Get(1)
-	must(t, err)
-	info, err := os.Stat(path)
-	must(t, err)
-	if status := r.Status(); status.State != gfs.ReplicaCorrupt || info.Size() != 1000 {
-		t.Fatalf("status %+v, %d bytes in the file", status, info.Size())
-	}
-}
-
 // What was deleted and could not be moved aside at once is not moved later, when the handle has a replica again.
 func TestAReplicaAfterARemovalThatFailed(t *testing.T) {
 	dir, k := t.TempDir(), &failing{operations: map[operation]error{opRename: syscall.EIO}}
@@ -112,5 +91,50 @@ func TestAFailedSyncOutlivesAFailedCommit(t *testing.T) {
 	must(t, err)
 	if status := r.Status(); status.State != gfs.ReplicaSuspect {
 		t.Fatalf("status %+v", status)
+	}
+}
+
+// A restart after a loss of power that is cut short leaves to the next one what it leaves to be done.
+func TestARestartThatIsCutShort(t *testing.T) {
+	k := &failing{}
+	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", Boot: "one", fault: k.fault}
+	s := openStore(t, cfg)
+	r, err := s.Create(1, v(1))
+	must(t, err)
+	path := r.dir.chunkPath(1)
+	must(t, s.Close())
+	must(t, errors.Join(os.Remove(path), os.Remove(path+sumSuffix))) // they never were on disk
+	cfg.Boot = "two"
+	k.operations = map[operation]error{opCreate: syscall.ENOSPC}
+	if _, err := Open(cfg); err == nil {
+		t.Fatal("opened on a full disk")
+	}
+	k.operations = nil
+	s = openStore(t, cfg)
+	r, err = s.Get(1)
+	must(t, err)
+	if status := r.Status(); status.State != gfs.ReplicaSuspect {
+		t.Fatalf("status %+v", status)
+	}
+}
+
+// After a loss of power a checksum file that the disk does not give is not taken for one that was never written.
+func TestAnUnreadReplicaIsNotMadeAnew(t *testing.T) {
+	k := &failing{suffix: sumSuffix}
+	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", Boot: "one", fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	must(t, r.Sync())
+	path := r.dir.chunkPath(1)
+	must(t, s.Close())
+	cfg.Boot = "two"
+	k.operations = map[operation]error{opRead: syscall.EIO}
+	s = openStore(t, cfg)
+	r, err := s.Get(1)
+	must(t, err)
+	info, err := os.Stat(path)
+	must(t, err)
+	if status := r.Status(); status.State != gfs.ReplicaCorrupt || info.Size() != 1000 {
+		t.Fatalf("status %+v, %d bytes in the file", status, info.Size())
 	}
 }

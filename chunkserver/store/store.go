@@ -191,7 +191,6 @@ func (s *Store) recoverDirectory(d *directory) error {
 	}
 	powerLost := before != nil && string(before) != boot
 	var marked []*Replica
-	var changes []change
 	for _, h := range s.order {
 		r := s.replicas[h]
 		if r.dir != d || !r.row.marked {
@@ -200,19 +199,24 @@ func (s *Store) recoverDirectory(d *directory) error {
 		marked = append(marked, r)
 		if powerLost && r.row.state == gfs.ReplicaMember {
 			r.row.state = gfs.ReplicaSuspect
-			changes = append(changes, rowChange(h, r.row))
-		}
-	}
-	if string(before) != boot {
-		// In one commit: after the next restart nobody could tell any more that they are suspect.
-		changes = append(changes, change{bucketServer, []byte(keyBoot), []byte(boot)})
-		if err := d.commit(changes...); err != nil {
-			return err
 		}
 	}
 	d.dropPatches(s.replicas)
 	for _, r := range marked {
 		if err := r.recover(powerLost); err != nil {
+			return err
+		}
+	}
+	if string(before) != boot {
+		// In one commit: after the next restart nobody could tell any more that they are suspect. And last: if this restart
+		// is cut short, the next one has to know it as well.
+		changes := []change{{bucketServer, []byte(keyBoot), []byte(boot)}}
+		for _, r := range marked {
+			if powerLost {
+				changes = append(changes, rowChange(r.handle, r.row))
+			}
+		}
+		if err := d.commit(changes...); err != nil {
 			return err
 		}
 	}
