@@ -31,6 +31,8 @@ const (
 	checkOnce = "an append is applied once"
 	// checkSound: a replica's bytes match their checksums, and records lie one behind another.
 	checkSound = "replicas are sound"
+	// checkOnDisk: what is acknowledged as synced is on every disk.
+	checkOnDisk = "what was synced is on disk"
 	// checkSettled: when all faults are over, everything comes to rest.
 	checkSettled = "the cluster comes to rest"
 	// checkPanic: no code panics, and no actor ends with an error of its own.
@@ -48,6 +50,7 @@ type checks struct {
 	writes   int // completed mutations
 	reads    int
 	looks    int
+	looking  bool // what is read at present only a checker reads
 }
 
 type replicaName struct {
@@ -102,6 +105,7 @@ func (k *checks) completed(s *server, m *pb.Mutate, data []byte, offset int64) {
 		k.records[appendName{gfs.WriterID(m.Writer), m.Sequence}] = data
 	}
 	k.cluster.note("%s completes %v of writer %d, sequence %d, at %d of chunk %s", s.name, m.Kind, m.Writer, m.Sequence, offset, h)
+	k.onDisk(h, piece{offset, data})
 	if m.Kind == pb.Mutate_APPEND {
 		t.appends = true
 		name := appendName{gfs.WriterID(m.Writer), m.Sequence}
@@ -184,6 +188,8 @@ func (k *checks) committed() {
 // look checks all replicas at servers that are up; deep says whether their bytes as well.
 func (k *checks) look(deep bool) {
 	k.looks++
+	k.looking = true
+	defer func() { k.looking = false }()
 	defer k.heard()
 	view := k.cluster.state.View()
 	for _, h := range k.order {
@@ -223,7 +229,11 @@ func (k *checks) heard() {
 // grown checks that a replica's versions do not fall.
 func (k *checks) grown(s *server, status store.Status) {
 	name := replicaName{s.name, status.Handle}
-	if before, known := k.versions[name]; known && (status.Promised < before.Promised || status.Active < before.Active) {
+	fell := func(before store.Status) bool { // the files of one that is in doubt may be of any moment
+		doubted := status.State == gfs.ReplicaSuspect || status.State == gfs.ReplicaCorrupt
+		return status.Promised < before.Promised || status.Active < before.Active && !doubted
+	}
+	if before, known := k.versions[name]; known && fell(before) {
 		k.cluster.fail(checkVersions, "chunk %s at %s: promised %s and active %s, after %s and %s",
 			status.Handle, s.name, status.Promised, status.Active, before.Promised, before.Active)
 	}
@@ -280,7 +290,11 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		n := len(content)
 		data, err := replica.Block(content[n:n+gfs.BlockSize], block)
 		if err != nil {
-			if slices.Contains(unknown, block) { // it knows that it lacks it
+			flipped := k.cluster.flipped(s, status.Handle, block)
+			if flipped {
+				unknown = append(unknown, block)
+			}
+			if flipped || slices.Contains(unknown, block) { // it knows that it lacks it
 				data = content[n : n+int(min(gfs.BlockSize, status.Length-from-int64(n)))]
 				content = content[:n+len(data)]
 				continue
@@ -304,6 +318,9 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		if i := difference(content[at:end], p.data); i >= 0 && !blind(p.offset, len(p.data)) {
 			lacks("the byte at %d is not what was acknowledged", p.offset+int64(i))
 			return
+		}
+		if !blind(p.offset, len(p.data)) {
+			k.onDiskAt(s, status.Handle, p)
 		}
 	}
 	if status.Length < t.base {
@@ -372,6 +389,9 @@ func (k *checks) rest() string {
 	c := k.cluster
 	if c.clients.busy > 0 {
 		return "clients wait"
+	}
+	if which := c.rotten(); which != "" {
+		return which
 	}
 	for chunk := range c.state.View().Chunks(0) {
 		if chunk.Open {

@@ -89,6 +89,7 @@ func (k *clients) ask(op string, request func() bus.Call, on func(bus.Answer)) {
 }
 
 func (k *clients) create(path string, replicas uint32, synced bool, then func(uint64)) {
+	synced = synced || k.cluster.oneDisk && replicas == 1 // nobody else has what that one loses
 	k.ask(messages.OpMutate, func() bus.Call {
 		return bus.Call{Request: &pb.NamespaceMutation{Operation: &pb.NamespaceMutation_CreateFile{
 			CreateFile: &pb.CreateFile{Path: path, Mode: 0o644, Replicas: replicas, Synced: synced},
@@ -219,6 +220,8 @@ func (a *writer) answered(offset int64, err error) {
 		a.location, a.failed = nil, nil
 		a.index++
 		a.try()
+	case code == gfs.CodeNoSpace && c.refusedForSpace(a):
+		a.later(fullPause, a.try)
 	case code == gfs.CodeBusy:
 		a.later(retryPause, a.try)
 	case code == gfs.CodeNotPrimary || code == gfs.CodeStaleVersion || code == gfs.CodeUnavailable || code == gfs.CodeNoReplica:
@@ -245,6 +248,7 @@ func (a *writer) lease() {
 	}, func(answer bus.Answer) {
 		var location pb.ChunkLocation
 		if err := answer.Decode(&location); err != nil {
+			a.cluster.mayRefuse(err)
 			a.later(a.cluster.between(0, 2*retryPause), a.try)
 			return
 		}

@@ -49,11 +49,14 @@ type cluster struct {
 	byID      map[gfs.ServerID]*server
 	clients   clients
 	checks    checks
-	power     bool // the script has losses of power: then everything is synced, and nothing of it may be lost
+	power     bool // what is not synced is lost anywhere: then everything is synced, and nothing of it may be lost
+	tracks    bool // what is not synced is lost somewhere
+	oneDisk   bool // only one server has trouble, with its disk
+	flips     []flip
 }
 
 // newCluster makes a cluster whose servers keep their data below dir.
-func newCluster(w *world, dir string, log *logrus.Logger, servers int, power bool) (*cluster, error) {
+func newCluster(w *world, dir string, log *logrus.Logger, s Script) (*cluster, error) {
 	subjects, err := messages.NewSubjects(clusterName)
 	if err != nil {
 		return nil, err
@@ -63,7 +66,8 @@ func newCluster(w *world, dir string, log *logrus.Logger, servers int, power boo
 		seed[i] = byte(w.random.Uint32())
 	}
 	c := &cluster{
-		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), power: power, state: namespace.New(),
+		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), state: namespace.New(),
+		oneDisk: s.oneDisk(), tracks: s.badDisks() || s.losesPower(), power: s.losesPower() || s.badDisks() && !s.oneDisk(),
 		byAddress: make(map[string]*server), byID: make(map[gfs.ServerID]*server),
 		network: &network{world: w, cut: make(map[link]time.Duration), lose: make(map[link]bool),
 			late: make(map[link]time.Duration), echo: make(map[*node]time.Duration)},
@@ -73,7 +77,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, servers int, power boo
 	for i := range 2 {
 		c.masters = append(c.masters, &masterNode{node: node{name: fmt.Sprintf("m%d", i)}, cluster: c, index: i})
 	}
-	for i := range servers {
+	for i := range s.servers() {
 		s := &server{node: node{name: fmt.Sprintf("cs%d", i)}, cluster: c, index: i, address: fmt.Sprintf("10.0.0.%d:1", i+1)}
 		c.servers = append(c.servers, s)
 		c.byAddress[s.address] = s

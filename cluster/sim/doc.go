@@ -8,7 +8,15 @@
 // what they meet the world through: goroutines and timers (coroutine.go), sockets (stream.go, chain.go), NATS
 // (network.go), Raft (master.go: what is in the log is committed), and clients (clients.go). The store's files are real
 // and lie in memory; a process can end in the middle of any operation on them, with a part of what it was writing done;
-// where power is lost, of what was not synced any pages are forgotten (power.go).
+// where power is lost, of what was not synced any pages are forgotten (power.go). Operations on it fail, once or for a
+// while: to read, write, sync, make, open and rename files, to commit to the index, and for lack of space (disk.go). After an
+// fsync that failed pages of what was not synced are gone and the next one knows nothing of it; after a commit that failed
+// the index may have it all the same. Bits flip in replicas (flip.go).
+//
+// What a disk loses for good may be all that there is of something. So where there are losses of power, or disks that fail
+// beside other troubles, all files are made synced, and nothing that was acknowledged may be lost; and bits flip, reads
+// fail, and unsynced pages go only in scripts in which no other server has any trouble, of replicas beside which another
+// one is good.
 //
 // Messages on the bus are late, reordered, lost and doubled. Streams are in order until they break, and what was on its
 // way then is lost from some moment on. Processes end, stop and go on, and have slow disks; links are cut, in both

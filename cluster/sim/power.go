@@ -28,6 +28,7 @@ type image struct {
 // is synced with each commit, so it is left alone.
 type durability struct {
 	files map[string]image // as of their last sync
+	lost  []lostPage       // that the last syncs could not write
 }
 
 // chunkFile reports whether a path is that of a replica's data or checksums.
@@ -42,6 +43,7 @@ func (d *durability) synced(path string) error {
 	}
 	if chunkFile(path) {
 		now, err := take(path)
+		d.without(path, now)
 		d.files[path] = now
 		return err
 	}

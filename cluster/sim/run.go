@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,7 +35,7 @@ func Run(s Script, trace Trace) (*Failure, Result) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	w := newWorld(s.Seed)
 	w.trace = trace
-	c, err := newCluster(w, dir, newLog(w, trace), s.servers(), s.losesPower())
+	c, err := newCluster(w, dir, newLog(w, trace), s)
 	if err != nil {
 		return &Failure{Checker: "set-up", Detail: err.Error()}, Result{}
 	}
@@ -167,6 +168,10 @@ func (c *cluster) befall(step Step) {
 	case len(nodes) == 0:
 	case step.Verb == "start":
 		c.process(nodes[0].name).start()
+	case slices.Contains(diskVerbs, step.Verb) || step.Verb == flipBit:
+		if s, is := c.process(nodes[0].name).(*server); is {
+			s.befallDisk(step.Verb, time.Duration(number)*time.Millisecond)
+		}
 	case !nodes[0].up():
 	case step.Verb == "crash" && number == 0:
 		c.process(nodes[0].name).crash()
@@ -227,7 +232,11 @@ func (c *cluster) heal() {
 	}
 	for _, s := range c.servers {
 		s.untilCrash = 0
+		s.healDisk()
 		s.life.stoppedUntil, s.life.slow = min(s.life.stoppedUntil, c.now), false
 		s.start()
+	}
+	if len(c.flips) > 0 {
+		c.patrol()
 	}
 }

@@ -31,7 +31,16 @@ type Script struct {
 //	break cs1 cs2        their connections break
 //	lose cs1 cs2         the next frame of a chain from the first to the second is lost
 //	lead m1              m1 becomes the leader
+//	badread cs1 800      reading its replicas' files fails for 800 ms (EIO), as far as another replica counts
+//	badwrite cs1 800     writing them fails, after a part
+//	badsync cs1 800      fsync fails, every other time, and pages of what was not synced are gone
+//	badname cs1 800      making, opening and renaming files fails
+//	badindex cs1 800     committing to the index fails, perhaps after it was done
+//	full cs1 800         there is hardly any space: reserving, writing (after a part), making and committing often fail (ENOSPC)
+//	flip cs1             a bit of one of its replicas flips, of which another counts
 //	faults 50            one in 50 messages is lost, doubled or late from now on; 0 for none
+//
+// Where a number of milliseconds is left out in a step about a disk, one operation fails.
 type Step struct {
 	At        time.Duration
 	Verb      string
@@ -105,6 +114,9 @@ func Plan(seed uint64) Script {
 		p.outages(faultBegin + time.Duration(p.Int64N(int64(faultEnd-faultBegin)*3/4)))
 	}
 	s := p.script
+	if s.hasBadDisks() {
+		s.Steps = planDisks(s).Steps
+	}
 	s.Steps = slices.DeleteFunc(s.Steps, func(step Step) bool { return step.At >= faultEnd }) // all is healed by then
 	slices.SortStableFunc(s.Steps, func(a, b Step) int { return int(a.At - b.At) })
 	return s

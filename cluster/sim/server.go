@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type server struct {
 
 	boots      int // losses of power
 	durable    durability
+	disk       disk
 	untilCrash int // operations on its disk until the process ends in one; 0 for never
 }
 
@@ -45,6 +47,7 @@ func (s *server) start() {
 		return
 	}
 	s.starts++
+	s.disk.given = false
 	w := s.cluster.world
 	s.life = &life{world: w, name: fmt.Sprintf("%s.%d", s.name, s.starts)}
 	simulated, err := chunkserver.StartSimulated(chunkserver.Config{
@@ -55,7 +58,12 @@ func (s *server) start() {
 		Boot: fmt.Sprint("boot ", s.boots), Intercept: s.intercept, NoFsync: true,
 	})
 	if err != nil {
-		if !s.life.dead {
+		switch {
+		case s.life.dead:
+		case s.disk.last == w.now:
+			w.note("%s does not start: %v", s.life.name, err)
+			w.after(startPause, nil, s.start)
+		default:
 			w.fail("restart", "%s: %v", s.name, err)
 		}
 		s.life.end()
@@ -63,6 +71,7 @@ func (s *server) start() {
 	}
 	s.server, s.id = simulated, simulated.ID()
 	s.cluster.byID[s.id] = s
+	s.settleDoubt()
 	w.note("%s starts", s.life.name)
 }
 
@@ -72,7 +81,7 @@ func (s *server) crash() {
 		return
 	}
 	s.cluster.world.note("%s ends", s.life.name)
-	s.untilCrash = 0
+	s.untilCrash, s.durable.lost = 0, nil
 	s.life.dead = true
 	s.life.end()
 	// What closing would write is refused: the process is dead.
@@ -83,12 +92,23 @@ func (s *server) crash() {
 // errDead is what a dead process hears from its disk.
 var errDead = errors.New("simulated end of the process in an operation on the disk")
 
+// uncounted are the operations that a process does not end in.
+var uncounted = []string{"read", "open", "sync names", "replace", "committed"}
+
 // intercept ends the process in the middle of an operation, and lets a dead one do nothing.
 func (s *server) intercept(op, path string, n int) (int, error) {
 	if s.life.dead {
 		return 0, errDead
 	}
-	if op == "sync" && s.cluster.power && !strings.Contains(path, "/patches/") {
+	if done, err := s.fails(op, path, n); err != nil {
+		return done, err
+	}
+	if op == "committed" && len(s.durable.lost) > 0 && !s.cluster.checks.looking {
+		if err := s.durable.evict(); err != nil {
+			s.cluster.fail("set-up", "pages of %s: %v", s.name, err)
+		}
+	}
+	if op == "sync" && s.cluster.tracks && !strings.Contains(path, "/patches/") {
 		if err := s.durable.synced(path); err != nil {
 			s.cluster.fail("set-up", "sync of %s: %v", path, err)
 		}
@@ -96,7 +116,7 @@ func (s *server) intercept(op, path string, n int) (int, error) {
 	if op == "allocate" {
 		return 0, nil // that takes time, and says nothing
 	}
-	if op == "read" || s.untilCrash == 0 {
+	if s.untilCrash == 0 || slices.Contains(uncounted, op) {
 		return n, nil
 	}
 	if s.untilCrash--; s.untilCrash > 0 {

@@ -17,6 +17,7 @@ var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed alone")
 	seedsFlag = flag.Int("sim.seeds", 0, "how many seeds to run; 0 for as many as a few seconds allow")
 	firstFlag = flag.Uint64("sim.first", 1, "the first seed")
+	disksFlag = flag.Bool("sim.disks", false, "run only seeds that have bad disks")
 	verbose   = flag.Bool("sim.v", false, "print everything that happens")
 )
 
@@ -41,6 +42,9 @@ func TestSim(t *testing.T) {
 	count, began := 0, time.Now()
 	var events, mutations int
 	for seed := *firstFlag; *seedsFlag == 0 && time.Since(began) < 5*time.Second || count < *seedsFlag; seed++ {
+		if *disksFlag && !(Script{Seed: seed}).hasBadDisks() {
+			continue
+		}
 		f, result := Run(Plan(seed), nil)
 		if f != nil {
 			report(t, Plan(seed))
