@@ -15,6 +15,7 @@ type failing struct {
 	operations map[operation]error
 	suffix     string // of the paths that it is about
 	pass       int    // how many of the operations succeed first
+	once       bool   // and how many fail then: one, or all
 }
 
 func (k *failing) fault(op operation, path string, n int) (int, error) {
@@ -25,6 +26,9 @@ func (k *failing) fault(op operation, path string, n int) (int, error) {
 	if k.pass > 0 {
 		k.pass--
 		return n, nil
+	}
+	if k.once {
+		k.operations = nil
 	}
 	return 0, err
 }
@@ -40,7 +44,7 @@ func TestAnUnreadCheckpointIsNotPassedOver(t *testing.T) {
 	}
 	length := r.Status().Length
 	must(t, s.Close())
-	k.operations, k.pass = map[operation]error{opRead: syscall.EIO}, 1 // the first region is read
+	k.operations, k.pass, k.once = map[operation]error{opRead: syscall.EIO}, 1, true // the first region is read
 	s = openStore(t, cfg)
 	r, err := s.Get(1)
 	must(t, err)
@@ -136,5 +140,55 @@ func TestAnUnreadReplicaIsNotMadeAnew(t *testing.T) {
 	must(t, err)
 	if status := r.Status(); status.State != gfs.ReplicaCorrupt || info.Size() != 1000 {
 		t.Fatalf("status %+v, %d bytes in the file", status, info.Size())
+	}
+}
+
+// A patch that the disk let be applied by half is finished when the replica is to take part in a version: nobody need send
+// another.
+func TestAPatchIsFinishedByActivate(t *testing.T) {
+	k := &failing{}
+	s := openStore(t, Config{Dirs: []string{t.TempDir()}, fault: k.fault})
+	r := filled(t, s, 1, noise(1, 1000))
+	must(t, r.Promise(v(2), v(1), false))
+	data := noise(2, 1000)
+	k.operations, k.pass = map[operation]error{opCommit: syscall.ENOSPC}, 1 // the mark is set, and not dropped
+	wantCode(t, r.ApplyPatch(Patch{
+		Length: 1000, Commit: 1000, Active: v(1), State: gfs.ReplicaMember, Blocks: []PatchBlock{{Index: 0, Data: data, CRC: checksum(data)}},
+	}), gfs.CodeNoSpace)
+	wantCode(t, r.Activate(v(2)), gfs.CodeNoSpace)
+	k.operations = nil
+	must(t, r.Promise(v(3), v(2), false))
+	must(t, r.Activate(v(3)))
+	must(t, r.WriteAt(1000, noise(3, 10), nil))
+}
+
+// A patch that is applied again takes no replica back to a version before the one that it was frozen in since.
+func TestAPatchAppliedAgainKeepsTheVersion(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		k := &failing{}
+		cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", fault: k.fault}
+		s := openStore(t, cfg)
+		r := filled(t, s, 1, noise(1, 1000))
+		must(t, r.Promise(v(2), v(1), false))
+		k.operations, k.pass = map[operation]error{opCommit: syscall.ENOSPC}, 1
+		wantCode(t, r.ApplyPatch(Patch{Length: 500, Commit: 500, Active: v(1), State: gfs.ReplicaMember}), gfs.CodeNoSpace)
+		k.operations = nil
+		must(t, r.Promise(v(3), v(2), false))
+		if restart {
+			must(t, s.Close())
+			s = openStore(t, cfg)
+			var err error
+			r, err = s.Get(1)
+			must(t, err)
+		} else {
+			k.operations, k.pass, k.suffix = map[operation]error{opWrite: syscall.ENOSPC}, 1, sumSuffix // the checkpoint is written
+			wantCode(t, r.Activate(v(3)), gfs.CodeNoSpace)
+		}
+		if status := r.Status(); status.Active != v(2) || status.Length != 500 {
+			t.Fatalf("after a restart (%t): %+v", restart, status)
+		}
+		k.operations = nil
+		must(t, r.Activate(v(3)))
+		must(t, s.Close())
 	}
 }

@@ -44,7 +44,7 @@ const (
 // patch that makes no sense CodeInvalid; then, and when there is no space, nothing has changed.
 //
 // A disk that fails or fills up later than that leaves the patched blocks unknown and the replica closed to
-// all other writers (CodeConflict); the next ApplyPatch, or a restart, does it all again first.
+// all other writers (CodeConflict); the next ApplyPatch or Activate, or a restart, does it all again first.
 //
 // p and what it refers to stay the caller's.
 func (r *Replica) ApplyPatch(p Patch) error {
@@ -271,6 +271,7 @@ func (r *Replica) finishPatch() error {
 	if err != nil {
 		return r.failed("read patch", err)
 	}
+	after.active = max(after.active, r.snapshotRow().active) // it may have been frozen in a later version meanwhile
 	return r.applyPatch(c, after, blocks)
 }
 

@@ -116,6 +116,7 @@ func (r *Replica) redo(c *content) error {
 	if r.row.state == gfs.ReplicaSuspect {
 		after.state = gfs.ReplicaSuspect // blocks that the patch left alone may be lost
 	}
+	after.active = max(after.active, r.row.active)
 	r.row.length = c.sums.length
 	r.write.Lock()
 	defer r.write.Unlock()

@@ -210,10 +210,14 @@ func (r *Replica) closed() bool {
 
 // Activate makes v, which must be what is promised, the version whose content the replica holds. A learner
 // becomes a member, which the index says durably: after a loss of power it has to come back as a suspect. A suspect
-// stays suspect until it is reconciled. Otherwise Activate survives kill -9 but is not fsynced.
+// stays suspect until it is reconciled. Otherwise Activate survives kill -9 but is not fsynced. A patch that failed half way
+// is applied again first.
 func (r *Replica) Activate(v gfs.Version) error {
 	r.write.Lock()
 	defer r.write.Unlock()
+	if err := r.finishPatch(); err != nil {
+		return err
+	}
 	c, err := r.open()
 	if err != nil {
 		return err
