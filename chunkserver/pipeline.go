@@ -185,7 +185,8 @@ func (p *pipeline) settle() {
 	if p.durable && len(p.written) > 0 {
 		p.durable = false
 		if err := p.replica.Sync(); err != nil {
-			p.fail(p.written[len(p.written)-1]+1, err)
+			touched := max(p.written[len(p.written)-1], gfs.Serial(p.sent.Load())) // the frame after may be on its way
+			p.fail(touched+1, err)
 			p.written = p.written[:0]
 		}
 	}
