@@ -98,8 +98,8 @@
 // a crash, or none. So a piece of a stream costs two system calls however many blocks it has, and nothing is
 // allocated.
 //
-// ApplyPatch: side file → fsync → redo mark in the index → data, checkpoint → fsync → mark off. From the mark on a
-// restart does it again.
+// ApplyPatch: fsync of data not synced → side file → fsync → redo mark in the index → data, checkpoint → fsync → mark off.
+// From the mark on a restart does it again.
 //
 // # What is durable
 //

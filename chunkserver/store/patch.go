@@ -65,6 +65,13 @@ func (r *Replica) ApplyPatch(p Patch) error {
 	if err != nil {
 		return err
 	}
+	// The checkpoint after the patch says that all is on disk. If an fsync of it fails, a restart writes the patch's blocks
+	// again, but not those that it leaves alone.
+	if c.synced != c.log.sequence {
+		if err := c.data.sync(); err != nil {
+			return r.dir.fail(r.handle, err)
+		}
+	}
 	// From the mark on there is no way back, so a full disk has to show before.
 	err = c.log.reserve(after)
 	for _, b := range p.Blocks {
