@@ -2,7 +2,11 @@ package chunkserver_test
 
 import (
 	"bytes"
+	"io"
+	"net"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cairnfs/cairn/messages/gfs"
 	"github.com/cairnfs/cairn/messages/pb"
@@ -23,7 +27,14 @@ const pushedChunk, pushSession = gfs.ChunkHandle(11), 77
 // newPusher makes a chunk on three servers, the first its primary, and pushes to the given ones.
 func newPusher(t *testing.T, numbers ...int) *pusher {
 	r := newRig(t, 3)
-	p := &pusher{rig: r, version: r.create(pushedChunk, 0, 1, 2)}
+	return r.newPusher(r.members(0, 1, 2), numbers...)
+}
+
+// newPusher makes the chunk on all servers, which are told of each other as members.
+func (r *rig) newPusher(members []*pb.Server, numbers ...int) *pusher {
+	t := r.t
+	t.Helper()
+	p := &pusher{rig: r, version: r.createFor(pushedChunk, members, 0, 1, 2)}
 	p.nearest, p.primary = dial(t, r.servers[numbers[0]].Addr()), dial(t, r.servers[0].Addr())
 	for _, i := range numbers[1:] {
 		p.rest = append(p.rest, r.servers[i].Addr())
@@ -126,6 +137,77 @@ func TestMembersPullWhatTheyLack(t *testing.T) {
 	if m := p.servers[0].Metrics(); m.Pulls != 2*12 {
 		t.Errorf("%d pulls, want %d", m.Pulls, 2*12)
 	}
+}
+
+// TestASlowPullIsNotSilence lets one member lack the data, and the primary's answer take longer than a member may be silent:
+// who pulls says that it is alive, and stays in the chain.
+func TestASlowPullIsNotSilence(t *testing.T) {
+	for who, numbers := range map[string][]int{"last": {1, 0}, "middle": {2, 0}} {
+		t.Run(who, func(t *testing.T) {
+			const held = 2 * gfs.MemberSilence // below gfs.PullTimeout
+			r := newRig(t, 3)
+			members := r.members(0, 1, 2)
+			members[0].Address = slowly(t, members[0].Address, held)
+			p := r.newPusher(members, numbers...)
+			data, begun := pattern(1, 200_000), time.Now()
+			must(t, p.mutate(&pb.Mutate{Kind: pb.Mutate_WRITE}, data))
+			if took := time.Since(begun); took < held {
+				t.Errorf("it took %v, and the data are held back for %v", took, held)
+			}
+			p.check(data)
+			if n := p.servers[0].Metrics().Pulls; n != 1 {
+				t.Errorf("%d pulls, want 1", n)
+			}
+			select {
+			case report := <-r.reports:
+				t.Errorf("%s was accused: %s", report.Accused, report.Detail)
+			default:
+			}
+		})
+	}
+}
+
+// slowly is the address of a way to another, on which every answer is held back for a while.
+func slowly(t testing.TB, address string, held time.Duration) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", address)
+			if err != nil {
+				near.Close()
+				return
+			}
+			wg.Go(func() {
+				defer far.Close()
+				_, _ = io.Copy(far, near)
+			})
+			wg.Go(func() {
+				defer near.Close()
+				var first [1]byte
+				if _, err := io.ReadFull(far, first[:]); err != nil {
+					return
+				}
+				<-time.After(held)
+				if _, err := near.Write(first[:]); err == nil {
+					_, _ = io.Copy(near, far)
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
 }
 
 // TestPushedMutationsSurviveAReconfiguration loses the last member while mutations by reference are on their way.

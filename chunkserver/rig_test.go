@@ -225,12 +225,18 @@ func (r *rig) order(i int, command string, order, reply proto.Message) error {
 // create makes a chunk on the given servers, the first its primary.
 func (r *rig) create(handle gfs.ChunkHandle, numbers ...int) gfs.Version {
 	r.t.Helper()
+	return r.createFor(handle, r.members(numbers...), numbers...)
+}
+
+// createFor is create with the members as they are told of each other.
+func (r *rig) createFor(handle gfs.ChunkHandle, members []*pb.Server, numbers ...int) gfs.Version {
+	r.t.Helper()
 	version := r.nextVersion()
 	var wg sync.WaitGroup
 	for _, i := range numbers {
 		wg.Go(func() {
 			err := r.order(i, messages.CommandCreate, &pb.CreateOrder{
-				Header: r.header(i), Handle: uint64(handle), Version: uint64(version), Members: r.members(numbers...), LeaseMs: 60000,
+				Header: r.header(i), Handle: uint64(handle), Version: uint64(version), Members: members, LeaseMs: 60000,
 			}, &pb.OrderReply{})
 			if err != nil {
 				r.t.Errorf("create at server %d: %v", i, err)
