@@ -206,6 +206,7 @@ func (cs *Chunkserver) connect(around *process) error {
 	around.conn = cs.conn
 	cs.server, err = dataplane.Listen(dataplane.Config{
 		Listen: cfg.Listen, Insecure: cfg.Insecure, Handler: handler{cs}, Pool: &cs.pool, Log: cs.log,
+		Clock: cs.now, Around: cs.around,
 	})
 	if err != nil {
 		return err

@@ -16,8 +16,8 @@ type Simulated struct {
 }
 
 // StartSimulated opens the directories and begins to beat. Of cfg what has to do with NATS and TCP is not used; disks
-// says of the store what cfg does not. Errors are those of store.Open.
-func StartSimulated(cfg Config, around Surroundings, disks store.Config) (*Simulated, error) {
+// says of the store what cfg does not, pushes of the data plane. Errors are those of store.Open.
+func StartSimulated(cfg Config, around Surroundings, disks store.Config, pushes dataplane.PushLimits) (*Simulated, error) {
 	cs, err := newChunkserver(cfg)
 	if err != nil {
 		return nil, err
@@ -25,7 +25,9 @@ func StartSimulated(cfg Config, around Surroundings, disks store.Config) (*Simul
 	if err := cs.open(around, disks); err != nil {
 		return nil, err
 	}
-	cs.server = dataplane.Detached(dataplane.Config{Handler: handler{cs}, Pool: &cs.pool, Log: cs.log})
+	cs.server = dataplane.Detached(dataplane.Config{
+		Handler: handler{cs}, Pool: &cs.pool, Log: cs.log, Clock: cs.now, Around: around, Pushes: pushes,
+	})
 	cs.self = &pb.Server{Id: string(cs.ID()), Address: cfg.Advertise, Rack: cfg.Rack}
 	s := &Simulated{cs: cs, orders: make(map[string]bus.Endpoint)}
 	for _, e := range cs.orders() {
@@ -43,6 +45,9 @@ func (s *Simulated) ID() gfs.ServerID { return s.cs.ID() }
 
 // Store is the server's store, to look at.
 func (s *Simulated) Store() *store.Store { return s.cs.store }
+
+// Data is the server's data plane, for what comes by data connections that it does not hand on unchanged.
+func (s *Simulated) Data() *dataplane.Server { return s.cs.server }
 
 // Pool is where the memory of mutations and frames for the server comes from.
 func (s *Simulated) Pool() *dataplane.Pool { return &s.cs.pool }

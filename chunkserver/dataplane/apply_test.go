@@ -33,7 +33,7 @@ func request(pool *Pool, kind mutation.Kind, offset int64, data []byte) *Mutatio
 func TestFramesSurviveTheWire(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var pool Pool
-		store := newPushStore()
+		store := newPushStore(PushLimits{})
 		var b mutation.Batch[*Mutation]
 		b.First = gfs.Serial(rapid.IntRange(1, 1000).Draw(t, "first"))
 		length := rapid.SampledFrom([]int64{0, 100, gfs.BlockSize, gfs.BlockSize - 1, 5*gfs.BlockSize + 7}).Draw(t, "length")

@@ -42,10 +42,10 @@ type conn struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 
-	mutate     pb.Mutate // reused by every request
-	push       pb.Push
-	forwarders map[string]*forwarder // by address
-	reads      reader
+	mutate  pb.Mutate // reused by every request
+	push    pb.Push
+	onwards forwarders // for what is pushed
+	reads   reader
 
 	replying    sync.Mutex // guards mutateReply; any goroutine
 	mutateReply pb.MutateReply
@@ -67,6 +67,7 @@ func newConn(s *Server, tcp *net.TCPConn) (*conn, error) {
 		held:     newWindow(gfs.MaxChainWindowFrames, gfs.MaxChainWindowBytes),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.onwards = forwarders{now: s.now, connect: c.connect}
 	c.reads = reader{conn: c, frames: wire.NewWriter(tcp), heads: wire.NewWriter(moreWriter{raw})}
 	return c, nil
 }
@@ -182,7 +183,7 @@ func (c *conn) onMutate(h wire.Header) error {
 	}
 	m.Checksums = append(m.sums[:0], c.mutate.Checksums...)
 	if c.mutate.PushedSession != 0 {
-		return c.onReference(m)
+		return c.onReference(m, &c.mutate)
 	}
 	if err := c.admit(m.Handle, h.PayloadBytes); err != nil {
 		return err

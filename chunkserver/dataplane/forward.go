@@ -2,7 +2,9 @@ package dataplane
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,20 +13,31 @@ import (
 	"github.com/cairnfs/cairn/messages/wire"
 )
 
+// forwarders are the connections on which the pushes of one accepted connection go on. They belong to the goroutine that
+// reads the pushes.
+type forwarders struct {
+	now       func() time.Time
+	connect   func(f *forwarder) error // gives f its line
+	byAddress map[string]*forwarder
+}
+
+// Line is a connection to the next server, as a forwarder uses it. None of its methods calls the forwarder back.
+type Line interface {
+	// Send sends a part of push id, behind which left bytes come. push goes ahead of the first part, and is nil with the
+	// others. It may wait, for patience and the time that so many bytes take; push and part stay the caller's.
+	Send(id uint64, push *pb.Push, part []byte, left int, patience time.Duration) error
+	// Watch ends the line if no answer comes within d; 0 waits for ever. It and Close may be called from any goroutine.
+	Watch(d time.Duration)
+	Close()
+}
+
 // forwarder is a connection on which the pushes of one accepted connection go on to one server. The goroutine that reads
 // the pushes writes to it; one of its own reads the answers and passes them back. It ends with the accepted connection,
 // or when the other server is silent.
 type forwarder struct {
-	conn    *conn
 	address string
-	tcp     *net.TCPConn
-	stop    func() bool // does not end it with the accepted connection any more
-
-	// Only the goroutine that reads pushes uses these.
-	out    *wire.Writer // into head
-	head   sliceWriter
-	parts  [2][]byte
-	within bool // a frame was begun and is not finished
+	line    Line // nil if nobody could be reached
+	within  bool // a frame was begun and is not finished; the goroutine that reads pushes alone uses it
 
 	mu      sync.Mutex
 	pending map[uint64]*forwarded
@@ -40,51 +53,45 @@ type forwarded struct {
 	whole   bool
 }
 
-// forwarder gives a connection to the server at address, after which the data have servers-1 others to go to.
-func (c *conn) forwarder(address string, servers int) (*forwarder, error) {
-	f := c.forwarders[address]
+// to gives a connection to the server at address, after which the data have servers-1 others to go to.
+func (all *forwarders) to(address string, servers int) (*forwarder, error) {
+	f := all.byAddress[address]
 	if f != nil {
 		if again, failed := f.state(); failed == nil {
 			f.expect(servers)
 			return f, nil
-		} else if time.Now().Before(again) {
+		} else if all.now().Before(again) {
 			return nil, failed
 		}
 	}
-	if c.forwarders == nil {
-		c.forwarders = make(map[string]*forwarder)
+	if all.byAddress == nil {
+		all.byAddress = make(map[string]*forwarder)
 	}
-	delete(c.forwarders, address)
-	if len(c.forwarders) >= gfs.MaxPushTargets && !c.dropForwarder() {
-		return nil, gfs.Errorf(gfs.CodeBusy, "pushes to %d other servers are under way on this connection", len(c.forwarders))
+	delete(all.byAddress, address)
+	if len(all.byAddress) >= gfs.MaxPushTargets && !all.drop() {
+		return nil, gfs.Errorf(gfs.CodeBusy, "pushes to %d other servers are under way on this connection", len(all.byAddress))
 	}
-	f = &forwarder{conn: c, address: address, pending: make(map[uint64]*forwarded)}
-	c.forwarders[address] = f
+	f = &forwarder{address: address, pending: make(map[uint64]*forwarded)}
+	all.byAddress[address] = f
 	f.expect(servers)
-	ctx, cancel := context.WithTimeout(c.ctx, gfs.MemberSilence)
-	defer cancel()
-	var err error
-	if f.tcp, err = dial(ctx, address); err != nil {
-		f.failed, f.again = err, time.Now().Add(gfs.PushSilence)
+	if err := all.connect(f); err != nil {
+		f.failed, f.again = err, all.now().Add(gfs.PushSilence)
 		return nil, err
 	}
-	f.out = wire.NewWriter(&f.head)
-	f.stop = context.AfterFunc(c.ctx, func() { f.tcp.Close() })
-	c.server.wg.Go(f.listen)
 	return f, nil
 }
 
-// dropForwarder ends a connection on which nothing is under way, if there is one.
-func (c *conn) dropForwarder() bool {
-	for address, f := range c.forwarders {
+// drop ends a connection on which nothing is under way, if there is one.
+func (all *forwarders) drop() bool {
+	for address, f := range all.byAddress {
 		f.mu.Lock()
 		idle := len(f.pending) == 0
 		f.mu.Unlock()
 		if idle {
-			if f.tcp != nil {
+			if f.line != nil {
 				f.fail(net.ErrClosed)
 			}
-			delete(c.forwarders, address)
+			delete(all.byAddress, address)
 			return true
 		}
 	}
@@ -107,26 +114,14 @@ func (f *forwarder) expect(servers int) {
 
 // pass sends on a part of a push, the first with the head of the frame.
 func (f *forwarder) pass(in *passage, part []byte) error {
-	parts := f.parts[1:]
+	var head *pb.Push
 	if !in.begun {
-		f.head = f.head[:0]
-		if err := f.out.Head(wire.Header{Op: wire.OpPush, RequestID: in.id}, in.onward, in.left+len(part)); err != nil {
-			return err
-		}
 		if err := f.await(in); err != nil {
 			return err
 		}
-		in.begun, f.within = true, true
-		f.parts[0], parts = f.head, f.parts[:]
+		in.begun, f.within, head = true, true, in.onward
 	}
-	f.parts[1] = part
-	vectors := net.Buffers(parts)
-	err := f.tcp.SetWriteDeadline(time.Now().Add(f.silence + time.Duration(len(part))*time.Second/gfs.FrameRateBytes))
-	if err == nil {
-		_, err = vectors.WriteTo(f.tcp)
-	}
-	clear(f.parts[:])
-	if err != nil {
+	if err := f.line.Send(in.id, head, part, in.left, f.silence); err != nil {
 		f.within = false
 		f.fail(err)
 		return err
@@ -171,15 +166,13 @@ func (f *forwarder) passed(id uint64) {
 	}
 }
 
-// watch sets the time at which the other server counts as silent; the lock is held.
+// watch says how long the other server may be silent from now on; the lock is held.
 func (f *forwarder) watch() {
-	var limit time.Time
+	limit := time.Duration(0)
 	if f.owed > 0 {
-		limit = time.Now().Add(f.silence)
+		limit = f.silence
 	}
-	if err := f.tcp.SetReadDeadline(limit); err != nil {
-		f.tcp.Close() // it has ended already, or ends now
-	}
+	f.line.Watch(limit)
 }
 
 // take takes a push off the list; false if it is not there. Whoever takes it answers it.
@@ -198,29 +191,13 @@ func (f *forwarder) take(id uint64) bool {
 	return true
 }
 
-// listen reads answers until the connection ends.
-func (f *forwarder) listen() {
-	defer f.stop()
-	in := wire.NewReader(f.tcp)
-	var reply pb.PushReply
-	for {
-		h, err := in.Next()
-		if err == nil && (h.Op != wire.OpPush || !h.IsReply() || h.PayloadBytes != 0) {
-			err = gfs.Errorf(gfs.CodeInvalid, "%s frame in answer to push", h.Op)
-		}
-		if err == nil {
-			err = in.Decode(&reply)
-		}
-		if err != nil {
-			f.fail(err)
-			return
-		}
-		f.mu.Lock()
-		p := f.pending[h.RequestID]
-		f.mu.Unlock()
-		if p != nil && f.take(h.RequestID) {
-			p.passage.answer(gfs.FromCode(gfs.Code(reply.Code), reply.Detail))
-		}
+// answered takes the other server's answer to a push. Whose answer nobody awaits is passed over.
+func (f *forwarder) answered(id uint64, reply *pb.PushReply) {
+	f.mu.Lock()
+	p := f.pending[id]
+	f.mu.Unlock()
+	if p != nil && f.take(id) {
+		p.passage.answer(gfs.FromCode(gfs.Code(reply.Code), reply.Detail))
 	}
 }
 
@@ -233,8 +210,89 @@ func (f *forwarder) fail(cause error) {
 	err, lost := f.failed, f.pending
 	f.pending, f.owed = make(map[uint64]*forwarded), 0
 	f.mu.Unlock()
-	f.tcp.Close()
-	for _, p := range lost {
-		p.passage.answer(err)
+	f.line.Close()
+	for _, id := range slices.Sorted(maps.Keys(lost)) {
+		lost[id].passage.answer(err)
+	}
+}
+
+// tcpLine is a Line in earnest.
+type tcpLine struct {
+	tcp   *net.TCPConn
+	out   *wire.Writer // into head
+	head  sliceWriter
+	parts [2][]byte
+}
+
+// connect dials the server at f's address, and lets a goroutine read its answers until the connection ends, which it does
+// with c.
+func (c *conn) connect(f *forwarder) error {
+	ctx, cancel := context.WithTimeout(c.ctx, gfs.MemberSilence)
+	defer cancel()
+	tcp, err := dial(ctx, f.address)
+	if err != nil {
+		return err
+	}
+	l := &tcpLine{tcp: tcp}
+	l.out = wire.NewWriter(&l.head)
+	stop := context.AfterFunc(c.ctx, l.Close)
+	f.line = l
+	c.server.wg.Go(func() {
+		defer stop()
+		f.fail(l.listen(f))
+	})
+	return nil
+}
+
+// Send is part of Line.
+func (l *tcpLine) Send(id uint64, push *pb.Push, part []byte, left int, patience time.Duration) error {
+	parts := l.parts[1:]
+	if push != nil {
+		l.head = l.head[:0]
+		if err := l.out.Head(wire.Header{Op: wire.OpPush, RequestID: id}, push, left+len(part)); err != nil {
+			return err
+		}
+		l.parts[0], parts = l.head, l.parts[:]
+	}
+	l.parts[1] = part
+	vectors := net.Buffers(parts)
+	err := l.tcp.SetWriteDeadline(time.Now().Add(patience + time.Duration(len(part))*time.Second/gfs.FrameRateBytes))
+	if err == nil {
+		_, err = vectors.WriteTo(l.tcp)
+	}
+	clear(l.parts[:])
+	return err
+}
+
+// Watch is part of Line.
+func (l *tcpLine) Watch(d time.Duration) {
+	var limit time.Time
+	if d > 0 {
+		limit = time.Now().Add(d)
+	}
+	if err := l.tcp.SetReadDeadline(limit); err != nil {
+		l.Close() // it has ended already, or ends now
+	}
+}
+
+// Close is part of Line.
+func (l *tcpLine) Close() { l.tcp.Close() }
+
+// listen reads answers until the connection ends.
+func (l *tcpLine) listen(f *forwarder) error {
+	in := wire.NewReader(l.tcp)
+	var reply pb.PushReply
+	for {
+		h, err := in.Next()
+		if err == nil && (h.Op != wire.OpPush || !h.IsReply() || h.PayloadBytes != 0) {
+			err = gfs.Errorf(gfs.CodeInvalid, "%s frame in answer to push", h.Op)
+		}
+		if err == nil {
+			err = in.Decode(&reply)
+		}
+		if err != nil {
+			return err
+		}
+		f.answered(h.RequestID, &reply)
 	}
 }

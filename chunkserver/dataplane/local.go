@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 
 	"github.com/cairnfs/cairn/chunkserver/mutation"
@@ -12,20 +13,28 @@ import (
 // What is in this file does the work of connections where there are none: a simulation passes on requests and frames by
 // itself.
 
-// NewMutation makes a client's mutation of its request and a copy of its data, with the checks of a connection. answer
-// gets the reply and must not wait. The error is gfs.CodeInvalid or gfs.CodeRecordTooLarge.
-func NewMutation(pool *Pool, request *pb.Mutate, data []byte, answer func(offset, length int64, err error)) (*Mutation, error) {
+// Detached makes a server that listens nowhere and is not to be closed: one that takes part in a simulation.
+func Detached(cfg Config) *Server {
+	s := assemble(cfg)
+	s.around.Go(s.sweepPushes)
+	return s
+}
+
+// NewMutation makes a client's mutation of its request and a copy of its data, or of those that were pushed, with the checks
+// of a connection. answer gets the reply and must not wait. The error ends the connection.
+func (s *Server) NewMutation(request *pb.Mutate, data []byte, answer func(offset, length int64, err error)) (*Mutation, error) {
 	r, err := requestOf(request, len(data))
-	if err == nil && request.PushedSession != 0 {
-		err = gfs.Errorf(gfs.CodeInvalid, "pushed data come by connections only")
-	}
 	if err != nil {
 		return nil, err
 	}
 	m := &Mutation{
 		Handle: gfs.ChunkHandle(request.Handle), Version: gfs.Version(request.Version), Request: r,
-		Checksums: request.Checksums, buffer: pool.Get(len(data)), answer: answer,
+		Checksums: request.Checksums, answer: answer,
 	}
+	if request.PushedSession != 0 {
+		return m, s.refer(m, request)
+	}
+	m.buffer = s.pool.Get(len(data))
 	copy(m.buffer.Data, data)
 	return m, nil
 }
@@ -46,22 +55,25 @@ func (a *Apply) Encode() (*pb.ChainApply, []byte) {
 	return new(applyMessage).fill(a), data
 }
 
-// DecodeApply makes the frame that Encode took apart, with the checks of a connection. It copies data. The errors are
-// gfs.CodeInvalid and gfs.CodeCorrupt.
-func DecodeApply(pool *Pool, message *pb.ChainApply, data []byte) (*Apply, error) {
+// DecodeApply makes the frame that Encode took apart, with the checks of a connection. It copies data. What was pushed it takes
+// from what is here, or gets from the primary at an address; then it waits, in what Around's Go runs, and calls busy now
+// and then. The errors end the stream.
+func (s *Server) DecodeApply(ctx context.Context, message *pb.ChainApply, data []byte, primary string, busy func()) (*Apply, error) {
 	a, err := parseApply(message, len(data))
-	if err == nil && a.pushed != nil {
-		err = gfs.Errorf(gfs.CodeInvalid, "pushed data come by connections only")
-	}
 	if err != nil {
 		return nil, err
 	}
-	b := pool.Get(a.bytes)
+	b := s.pool.Get(len(data))
 	a.buffers = append(a.buffers, b)
 	copy(b.Data, data)
 	if err = a.layOut(b.Data, message.Checksums); err == nil {
 		for i := range a.Runs {
-			err = errors.Join(err, wire.Verify(a.Runs[i].Checksums, a.Runs[i].Offset, a.Runs[i].Data))
+			run := &a.Runs[i]
+			if !run.pushed.none() {
+				err = errors.Join(err, s.reference(ctx, a, run, primary, busy))
+			} else {
+				err = errors.Join(err, wire.Verify(run.Checksums, run.Offset, run.Data))
+			}
 		}
 	}
 	if err != nil {

@@ -62,12 +62,12 @@ func (m *Mutation) ReleaseData() {
 // Reply answers the client: with where the data begin and the chunk's committed length, or with an error. It never
 // blocks and may be called from any goroutine.
 func (m *Mutation) Reply(offset, length int64, err error) {
+	if m.pushed != nil {
+		m.pushed.release(1)
+	}
 	if m.answer != nil {
 		m.answer(offset, length, err)
 		return
-	}
-	if m.pushed != nil {
-		m.pushed.release(1)
 	}
 	c := m.conn
 	code, detail := errorOf(err)

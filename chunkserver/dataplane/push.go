@@ -24,34 +24,38 @@ func (c *conn) onPush(h wire.Header) error {
 		return err
 	}
 	c.requests.take(0)
-	in := &passage{conn: c, id: h.RequestID, call: m.Call, handle: gfs.ChunkHandle(m.Handle),
-		key: pushKey{m.Session, m.Counter}, left: h.PayloadBytes}
+	in := newPassage(c.server, c, &c.onwards, h.RequestID, m, h.PayloadBytes)
 	if err := in.enter(m); err != nil {
 		in.answer(err)
 		return c.in.discard()
 	}
 	p := in.data
-	corrupt, err := c.in.verified(p.buffer.Data, p.offset, p.sums, in.step)
-	if failed := cmp.Or(err, corrupt, in.failed); failed != nil {
-		in.leave(failed)
-		return err
+	err := c.in.deadline(in.left) // the time spent until here is not the sender's
+	var corrupt error
+	if err == nil {
+		corrupt, err = c.in.verified(p.buffer.Data, p.offset, p.sums, in.step)
 	}
-	c.server.counters.Pushes.Add(1)
-	c.server.counters.PushBytes.Add(int64(h.PayloadBytes))
-	if in.next == nil {
-		in.answer(nil)
-	}
-	return nil
+	in.end(cmp.Or(err, corrupt))
+	return err
+}
+
+// pushed answers a push.
+func (c *conn) pushed(id uint64, reply *pb.PushReply) {
+	c.reply(wire.Header{Op: wire.OpPush, RequestID: id}, reply)
+	c.requests.put(0)
 }
 
 // passage is pushed data on their way through this server. It belongs to the goroutine that reads them, but for what
 // answer needs.
 type passage struct {
-	conn   *conn
-	id     uint64 // of the request, here and at the next server
-	call   uint64
-	handle gfs.ChunkHandle
-	key    pushKey
+	server  *Server
+	from    pushSender
+	onwards *forwarders
+	id      uint64 // of the request, here and at the next server
+	call    uint64
+	handle  gfs.ChunkHandle
+	key     pushKey
+	bytes   int
 
 	data   *pushed    // until the store has them
 	left   int        // bytes not verified yet
@@ -61,25 +65,32 @@ type passage struct {
 	failed error
 }
 
-// enter makes room for the data and gets hold of the next server. Meanwhile the connection is not read on.
+// pushSender is who hears what came of a push, once, on any goroutine.
+type pushSender interface {
+	pushed(id uint64, reply *pb.PushReply)
+}
+
+func newPassage(s *Server, from pushSender, onwards *forwarders, id uint64, m *pb.Push, n int) *passage {
+	return &passage{server: s, from: from, onwards: onwards, id: id, call: m.Call, handle: gfs.ChunkHandle(m.Handle),
+		key: pushKey{m.Session, m.Counter}, bytes: n, left: n}
+}
+
+// enter makes room for the data and gets hold of the next server. Meanwhile the connection is not read on. If it fails, there
+// is nothing to end.
 func (in *passage) enter(m *pb.Push) error {
 	if err := checkPush(m, in.left); err != nil {
 		return err
 	}
-	c, position := in.conn, int(m.Position)
-	if !c.server.pushes.admit(position, in.left) {
+	s, position := in.server, int(m.Position)
+	if !s.pushes.admit(position, in.left) {
 		return gfs.Errorf(gfs.CodeBusy, "no room for %d pushed bytes at position %d of their chain for %v: send them in order",
-			in.left, position, gfs.PushPatience)
+			in.left, position, s.pushes.limits.Patience)
 	}
-	err := in.meet(m)
-	if err == nil {
-		err = c.in.deadline(in.left) // the time spent here is not the sender's
-	}
-	if err != nil {
-		c.server.pushes.refund(position, in.left)
+	if err := in.meet(m); err != nil {
+		s.pushes.refund(position, in.left)
 		return err
 	}
-	in.data = &pushed{key: in.key, position: position, buffer: c.server.pool.Get(in.left), offset: m.Offset, came: time.Now()}
+	in.data = &pushed{key: in.key, position: position, buffer: s.pool.Get(in.left), offset: m.Offset, came: s.now()}
 	in.data.sums = append(in.data.room[:0], m.Checksums...)
 	return nil
 }
@@ -89,7 +100,7 @@ func (in *passage) meet(m *pb.Push) (err error) {
 	if len(m.Rest) == 0 {
 		return nil
 	}
-	if in.next, err = in.conn.forwarder(m.Rest[0], len(m.Rest)); err != nil {
+	if in.next, err = in.onwards.to(m.Rest[0], len(m.Rest)); err != nil {
 		return err
 	}
 	m.Rest, m.Position = m.Rest[1:], m.Position+1
@@ -117,17 +128,30 @@ func (in *passage) keep() error {
 	if in.begun && !in.next.awaits(in.id) {
 		return gfs.Errorf(gfs.CodeUnavailable, "refused further down the chain")
 	}
-	err := in.conn.server.pushes.put(in.data)
+	err := in.server.pushes.put(in.data)
 	if err == nil {
 		in.data = nil
 	}
 	return err
 }
 
+// end is for when nothing more comes. err says why that is not all, or what is wrong with it.
+func (in *passage) end(err error) {
+	if err = cmp.Or(err, in.failed); err != nil {
+		in.leave(err)
+		return
+	}
+	in.server.counters.Pushes.Add(1)
+	in.server.counters.PushBytes.Add(int64(in.bytes))
+	if in.next == nil {
+		in.answer(nil)
+	}
+}
+
 // leave ends a push that failed.
 func (in *passage) leave(err error) {
 	if p := in.data; p != nil {
-		in.conn.server.pushes.refund(p.position, len(p.buffer.Data))
+		in.server.pushes.refund(p.position, len(p.buffer.Data))
 		p.buffer.Release()
 	}
 	if !in.begun || in.next.take(in.id) {
@@ -140,14 +164,12 @@ func (in *passage) leave(err error) {
 
 // answer tells the sender what came of the push; data that waited for it in vain are dropped.
 func (in *passage) answer(err error) {
-	c := in.conn
 	if err != nil && gfs.CodeOf(err) != gfs.CodeConflict { // then the data of that name are another push's
-		c.server.pushes.withdraw(in.key)
+		in.server.pushes.withdraw(in.key)
 	}
-	c.server.trace("push", in.call, in.handle, err)
+	in.server.trace("push", in.call, in.handle, err)
 	code, detail := errorOf(err)
-	c.reply(wire.Header{Op: wire.OpPush, RequestID: in.id}, &pb.PushReply{Code: code, Detail: detail})
-	c.requests.put(0)
+	in.from.pushed(in.id, &pb.PushReply{Code: code, Detail: detail})
 }
 
 // checkPush refuses what no client of this protocol sends.
@@ -175,13 +197,26 @@ func checkPush(m *pb.Push, payload int) error {
 
 // onReference hands on a mutation whose data were pushed. One whose data are not here ends the connection: what the same
 // client has sent after it must not overtake it, and then is sent again behind it.
-func (c *conn) onReference(m *Mutation) error {
-	key := pushKey{c.mutate.PushedSession, c.mutate.PushedCounter}
+func (c *conn) onReference(m *Mutation, request *pb.Mutate) error {
+	if err := c.server.refer(m, request); err != nil {
+		return err
+	}
+	if err := c.admit(m.Handle, m.Request.Length); err != nil {
+		m.pushed.release(2)
+		return err
+	}
+	c.hand(m)
+	return nil
+}
+
+// refer gives a mutation the data that were pushed for it.
+func (s *Server) refer(m *Mutation, request *pb.Mutate) error {
+	key := pushKey{request.PushedSession, request.PushedCounter}
 	offset := int64(0)
 	if m.Request.Kind == mutation.KindWrite {
 		offset = m.Request.Offset
 	}
-	p := c.server.pushes.claim(key, 2) // the data's and the answer's: a member that lacks them gets them until both are over
+	p := s.pushes.claim(key, 2) // the data's and the answer's: a member that lacks them gets them until both are over
 	if p == nil {
 		return gfs.Errorf(gfs.CodeUnavailable, "push %d of session %016x is not here", key.counter, key.session)
 	}
@@ -189,13 +224,8 @@ func (c *conn) onReference(m *Mutation) error {
 		p.release(2)
 		return gfs.Errorf(gfs.CodeInvalid, "push %d of session %016x is of other data", key.counter, key.session)
 	}
-	if err := c.admit(m.Handle, m.Request.Length); err != nil {
-		p.release(2)
-		return err
-	}
 	m.pushed, m.buffer = p, p.buffer
-	c.server.counters.References.Add(1)
-	c.hand(m)
+	s.counters.References.Add(1)
 	return nil
 }
 
@@ -205,29 +235,39 @@ func (c *conn) onPull(h wire.Header) error {
 	if err := c.in.decode(&request); err != nil {
 		return err
 	}
-	p := c.server.pushes.borrow(pushKey{request.Session, request.Counter})
-	if p == nil {
-		code, detail := errorOf(gfs.Errorf(gfs.CodeUnavailable, "push %d of session %016x is not here", request.Counter, request.Session))
+	p, err := c.server.lend(&request)
+	if err != nil {
+		code, detail := errorOf(err)
 		c.reply(h, &pb.PullReply{Code: code, Detail: detail})
 		return nil
 	}
-	c.server.counters.Pulls.Add(1)
 	c.replyData(h, &pb.PullReply{}, p.buffer.Data)
 	p.release(1)
 	return nil
 }
 
-// reference gets the data of a run that the frame a does not carry: its own, or those of the primary at source.
-func (c *conn) reference(a *Apply, run *Run, up *Upstream) error {
+// lend finds the data that a member lacks. They are to be released once.
+func (s *Server) lend(request *pb.Pull) (*pushed, error) {
+	p := s.pushes.borrow(pushKey{request.Session, request.Counter})
+	if p == nil {
+		return nil, gfs.Errorf(gfs.CodeUnavailable, "push %d of session %016x is not here", request.Counter, request.Session)
+	}
+	s.counters.Pulls.Add(1)
+	return p, nil
+}
+
+// reference gets the data of a run that the frame a does not carry: its own, or those of the primary, at whose address it
+// waits for them until ctx ends. Meanwhile it calls busy now and then.
+func (s *Server) reference(ctx context.Context, a *Apply, run *Run, primary string, busy func()) error {
 	n := a.Mutations[run.mutation].Length
-	if p := c.server.pushes.claim(run.pushed, 1); p != nil {
+	if p := s.pushes.claim(run.pushed, 1); p != nil {
 		if p.fits(n, run.Offset, run.Checksums) {
 			run.Data, a.claimed = p.buffer.Data, append(a.claimed, p)
 			return nil
 		}
 		p.release(1)
 	}
-	data, err := c.pull(run.pushed, up)
+	data, err := s.pull(ctx, run.pushed, primary, busy)
 	if err != nil {
 		return err
 	}
@@ -239,24 +279,17 @@ func (c *conn) reference(a *Apply, run *Run, up *Upstream) error {
 	return wire.Verify(run.Checksums, run.Offset, run.Data)
 }
 
-// pull gets pushed data from the primary. Meanwhile the predecessor hears that this member is alive.
-func (c *conn) pull(key pushKey, up *Upstream) (*Buffer, error) {
-	ctx, cancel := context.WithTimeout(c.ctx, gfs.PullTimeout)
+// pull gets pushed data from the primary. Meanwhile the predecessor hears by busy that this member is alive.
+func (s *Server) pull(ctx context.Context, key pushKey, primary string, busy func()) (*Buffer, error) {
+	ctx, cancel := s.around.WithTimeout(ctx, gfs.PullTimeout)
 	defer cancel()
-	c.server.wg.Go(func() {
-		ticker := time.NewTicker(gfs.BusyInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				up.Ack(0, "", true)
-			case <-ctx.Done():
-				return
-			}
+	s.around.Go(func() {
+		for s.around.Pause(ctx, gfs.BusyInterval) == nil {
+			busy()
 		}
 	})
 	var reply pb.PullReply
-	data, err := Fetch(ctx, c.server.pool, up.primary, wire.OpPull, &pb.Pull{Session: key.session, Counter: key.counter}, &reply)
+	data, err := s.around.Fetch(ctx, s.pool, primary, wire.OpPull, &pb.Pull{Session: key.session, Counter: key.counter}, &reply)
 	if err == nil && reply.Code != 0 {
 		err = gfs.FromCode(gfs.Code(reply.Code), reply.Detail)
 	}
@@ -272,16 +305,9 @@ func (c *conn) pull(key pushKey, up *Upstream) (*Buffer, error) {
 
 // sweepPushes drops pushed data that nobody asks for, until the server is closed.
 func (s *Server) sweepPushes() {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case now := <-ticker.C:
-			if n := s.pushes.sweep(now.Add(-gfs.PushLifetime)); n > 0 {
-				s.log.WithField("pushes", n).Debug("pushed data that nobody asked for")
-			}
-		case <-s.done:
-			return
+	for s.around.Pause(s.ctx, sweepInterval) == nil {
+		if n := s.pushes.sweep(s.now()); n > 0 {
+			s.log.WithField("pushes", n).Debug("pushed data that nobody asked for")
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -15,9 +16,20 @@ type pushKey struct{ session, counter uint64 }
 // none reports whether the key names no data.
 func (k pushKey) none() bool { return k.session == 0 }
 
+// PushLimits say what a server may keep of pushed data. A field that is 0 is the constant of package gfs.
+type PushLimits struct {
+	// PositionBytes bounds what waits at one position in a chain: gfs.MaxPositionBytes.
+	PositionBytes int
+	// Patience is how long data wait for room: gfs.PushPatience. If it is negative they do not wait.
+	Patience time.Duration
+	// Lifetime is how long data wait for their mutation: gfs.PushLifetime.
+	Lifetime time.Duration
+}
+
 // pushStore keeps pushed data: those that wait for their mutation, which are bounded for each position in a chain, and
 // those that a mutation uses, which are bounded as its other data are. It is safe for concurrent use.
 type pushStore struct {
+	limits    PushLimits // none of them 0
 	positions [gfs.MaxReplicas]*window
 
 	mu   sync.Mutex
@@ -39,17 +51,20 @@ type pushed struct {
 	claimed bool // a mutation uses the data: they wait no longer
 }
 
-func newPushStore() *pushStore {
-	s := &pushStore{kept: make(map[pushKey]*pushed)}
+func newPushStore(limits PushLimits) *pushStore {
+	limits.PositionBytes = cmp.Or(limits.PositionBytes, gfs.MaxPositionBytes)
+	limits.Patience = cmp.Or(limits.Patience, gfs.PushPatience)
+	limits.Lifetime = cmp.Or(limits.Lifetime, gfs.PushLifetime)
+	s := &pushStore{limits: limits, kept: make(map[pushKey]*pushed)}
 	for i := range s.positions {
-		s.positions[i] = newWindow(gfs.MaxPositionBytes/gfs.SmallMutationBytes, gfs.MaxPositionBytes)
+		s.positions[i] = newWindow(limits.PositionBytes/gfs.SmallMutationBytes, limits.PositionBytes)
 	}
 	return s
 }
 
-// admit takes room for n bytes at a position. It waits for gfs.PushPatience at most; false means that there is none.
+// admit takes room for n bytes at a position. It waits for the limits' Patience at most; false means that there is none.
 func (s *pushStore) admit(position, n int) bool {
-	return s.positions[position].takeWithin(n, gfs.PushPatience)
+	return s.positions[position].takeWithin(n, s.limits.Patience)
 }
 
 // refund gives back the room of data that never got into the store.
@@ -101,8 +116,9 @@ func (s *pushStore) withdraw(key pushKey) {
 	}
 }
 
-// sweep drops what came before limit and still waits. It returns how many that were.
-func (s *pushStore) sweep(limit time.Time) int {
+// sweep drops what has waited for longer than the limits' Lifetime. It returns how many that were.
+func (s *pushStore) sweep(now time.Time) int {
+	limit := now.Add(-s.limits.Lifetime)
 	s.mu.Lock()
 	var old []pushKey
 	for key, p := range s.kept {
@@ -115,6 +131,17 @@ func (s *pushStore) sweep(limit time.Time) int {
 		s.withdraw(key)
 	}
 	return len(old)
+}
+
+// held is how many pushes are here, and how many bytes of them wait for their mutation or are about to.
+func (s *pushStore) held() (pushes, waiting int) {
+	s.mu.Lock()
+	pushes = len(s.kept)
+	s.mu.Unlock()
+	for _, w := range s.positions {
+		waiting += w.bytesInUse()
+	}
+	return pushes, waiting
 }
 
 // close lets nobody wait any longer.

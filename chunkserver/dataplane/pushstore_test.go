@@ -17,9 +17,10 @@ func TestPushStore(t *testing.T) {
 		position int
 		came     time.Time
 	}
+	const lifetime = 3 * time.Second
 	rapid.Check(t, func(t *rapid.T) {
 		var pool Pool
-		s, model := newPushStore(), make(map[pushKey]*entry)
+		s, model := newPushStore(PushLimits{Lifetime: lifetime}), make(map[pushKey]*entry)
 		held := make(map[pushKey]*pushed)
 		now := time.Unix(1000, 0)
 		key := func(t *rapid.T) pushKey {
@@ -71,8 +72,9 @@ func TestPushStore(t *testing.T) {
 				}
 			},
 			"sweep": func(t *rapid.T) {
-				limit := now.Add(-time.Duration(rapid.IntRange(0, 3).Draw(t, "seconds")) * time.Second)
-				s.sweep(limit)
+				now = now.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "seconds")) * time.Second)
+				limit := now.Add(-lifetime)
+				s.sweep(now)
 				for k, e := range model {
 					if e.claimed || !e.came.Before(limit) {
 						continue
@@ -98,6 +100,9 @@ func TestPushStore(t *testing.T) {
 					if !e.claimed {
 						waiting[e.position]++
 					}
+				}
+				if pushes, bytes := s.held(); pushes != len(model) || bytes != 1000*(waiting[0]+waiting[1]+waiting[2]) {
+					t.Fatalf("it tells of %d pushes and %d bytes that wait", pushes, bytes)
 				}
 				for i, w := range s.positions {
 					if w.inUse() != waiting[i] || w.bytes != 1000*waiting[i] {

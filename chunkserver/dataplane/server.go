@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,16 +10,18 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cairnfs/cairn/messages"
 	"github.com/cairnfs/cairn/messages/gfs"
+	"github.com/cairnfs/cairn/messages/wire"
 )
 
 // chunkShares is the number of windows that chunks share, each taking one by its handle: a bound for every chunk
 // without a list of them. Chunks that fall together wait for each other only when both have much to do.
 const chunkShares = 256
 
-// Config is what a Server needs. All fields but Insecure are required.
+// Config is what a Server needs. All fields but Insecure and Pushes are required.
 type Config struct {
 	// Listen is the HOST:PORT to listen on; port 0 picks a free one.
 	Listen string
@@ -28,6 +31,18 @@ type Config struct {
 	Handler  Handler
 	Pool     *Pool
 	Log      *logrus.Entry
+	Clock    func() time.Time
+	Around   Runtime
+	Pushes   PushLimits
+}
+
+// Runtime is how a Server does what takes time beside its connections: see Surroundings of package chunkserver, of which
+// it is a part. What Go runs ends soon after Close.
+type Runtime interface {
+	Go(f func())
+	WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
+	Pause(ctx context.Context, d time.Duration) error
+	Fetch(ctx context.Context, pool *Pool, address string, op wire.Op, request, reply proto.Message) (*Buffer, error)
 }
 
 // Server accepts data connections. It is safe for concurrent use.
@@ -40,11 +55,14 @@ type Server struct {
 	shares   []*window // see share
 	pushes   *pushStore
 	quiet    logLimit
+	now      func() time.Time
+	around   Runtime
 
-	done  chan struct{} // closed by Close
-	wg    sync.WaitGroup
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
 
 	counters Counters
 }
@@ -76,25 +94,27 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for data connections: %w", err)
 	}
-	s := Detached(cfg)
+	s := assemble(cfg)
 	s.listener = listener
 	s.wg.Go(s.accept)
 	s.wg.Go(s.sweepPushes)
 	return s, nil
 }
 
-// Detached makes a server that listens nowhere and is not to be closed: one that takes part in a simulation.
-func Detached(cfg Config) *Server {
-	return &Server{
+func assemble(cfg Config) *Server {
+	s := &Server{
 		handler:  cfg.Handler,
 		pool:     cfg.Pool,
 		log:      cfg.Log,
 		requests: newWindow(gfs.MaxInFlightRequests, gfs.MaxRequestBufferBytes),
 		shares:   newShares(),
-		pushes:   newPushStore(),
+		pushes:   newPushStore(cfg.Pushes),
+		now:      cfg.Clock,
+		around:   cfg.Around,
 		conns:    make(map[*conn]struct{}),
-		done:     make(chan struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
 }
 
 func newShares() []*window {
@@ -137,9 +157,7 @@ func (s *Server) InFlight() int { return s.requests.inUse() }
 // is idempotent.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	if !s.closed() {
-		close(s.done)
-	}
+	s.cancel()
 	s.mu.Unlock()
 	err := s.listener.Close()
 	s.requests.close()
@@ -159,14 +177,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-func (s *Server) closed() bool {
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
-}
+func (s *Server) closed() bool { return s.ctx.Err() != nil }
 
 func (s *Server) accept() {
 	pause := time.Millisecond
@@ -180,7 +191,7 @@ func (s *Server) accept() {
 			s.quiet.warn(s.log.WithError(err), "cannot accept a data connection")
 			select {
 			case <-time.After(pause):
-			case <-s.done:
+			case <-s.ctx.Done():
 			}
 			pause = min(2*pause, time.Second)
 			continue

@@ -91,7 +91,7 @@ func newServer(t *testing.T) (*Server, *testHandler) {
 		store: s, mutations: make(chan *Mutation, 2000), corrupt: make(chan string, 10), opened: make(chan *Upstream, 10),
 		sink: &recorder{make(chan *Apply, 1000), make(chan int64, 10), make(chan *pb.ChainClose, 10), make(chan error, 10)},
 	}
-	server, err := Listen(Config{Listen: "127.0.0.1:0", Handler: h, Pool: new(Pool), Log: quiet()})
+	server, err := Listen(Config{Listen: "127.0.0.1:0", Handler: h, Pool: new(Pool), Log: quiet(), Clock: time.Now, Around: newGoroutines(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func (c *conn) readRuns(a *Apply, up *Upstream) error {
 	for i := range a.Runs {
 		run := &a.Runs[i]
 		if !run.pushed.none() {
-			if err := c.reference(a, run, up); err != nil {
+			if err := c.server.reference(c.ctx, a, run, up.primary, func() { up.Ack(0, "", true) }); err != nil {
 				return err
 			}
 			continue

@@ -45,11 +45,15 @@ func (w *window) take(n int) (waited bool) {
 	return waited
 }
 
-// takeWithin is take for those who wait for patience at most. It reports whether there was room.
+// takeWithin is take for those who wait for patience at most, and not at all if it is negative. It reports whether there
+// was room.
 func (w *window) takeWithin(n int, patience time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.full(n) {
+		if patience < 0 {
+			return false
+		}
 		expired := false
 		timer := time.AfterFunc(patience, func() {
 			w.mu.Lock()
@@ -89,6 +93,13 @@ func (w *window) inUse() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.count
+}
+
+// bytesInUse is the number of bytes held.
+func (w *window) bytesInUse() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
 }
 
 func (w *window) close() {

@@ -18,7 +18,7 @@ type chain struct {
 	stream *stream
 	opened func(*pb.ChainOpened)
 	sink   dataplane.ChainSink
-	pool   *dataplane.Pool // the successor's
+	data   *dataplane.Server // the successor's
 	events dataplane.DownstreamEvents
 	early  []func(dataplane.DownstreamEvents) // what came before events did
 }
@@ -45,7 +45,7 @@ func (c *cluster) openChain(ctx context.Context, from *server, open *pb.ChainOpe
 	}
 	job, ended := n.world.running, false
 	var answer *pb.ChainOpened
-	k := &chain{stream: s, pool: to.server.Pool(), opened: func(reply *pb.ChainOpened) {
+	k := &chain{stream: s, data: to.server.Data(), opened: func(reply *pb.ChainOpened) {
 		answer = reply
 		job.wake(0)
 	}}
@@ -113,7 +113,7 @@ func (d downEnd) Apply(a *dataplane.Apply) error {
 	}
 	message, data := a.Encode()
 	err := d.write(func() {
-		frame, err := dataplane.DecodeApply(d.pool, message, data)
+		frame, err := d.data.DecodeApply(context.Background(), message, data, "", func() {})
 		if err != nil {
 			d.stream.network.world.note("frame refused: %v", err)
 			d.stream.hangUp(1)

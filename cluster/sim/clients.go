@@ -192,7 +192,7 @@ func (a *writer) try() {
 	a.later(requestPatience, func() { done(0, refused) })
 	server := to.server
 	s.send(1, func() {
-		mutation, err := dataplane.NewMutation(server.Pool(), m, data, func(offset, length int64, err error) {
+		mutation, err := server.Data().NewMutation(m, data, func(offset, length int64, err error) {
 			if !s.ends[1].life.dead && err == nil {
 				c.checks.completed(to, m, data, offset)
 			}
