@@ -18,7 +18,7 @@ type chain struct {
 	stream *stream
 	opened func(*pb.ChainOpened)
 	sink   dataplane.ChainSink
-	data   *dataplane.Server // the successor's
+	inbox  inbox
 	events dataplane.DownstreamEvents
 	early  []func(dataplane.DownstreamEvents) // what came before events did
 }
@@ -45,7 +45,7 @@ func (c *cluster) openChain(ctx context.Context, from *server, open *pb.ChainOpe
 	}
 	job, ended := n.world.running, false
 	var answer *pb.ChainOpened
-	k := &chain{stream: s, data: to.server.Data(), opened: func(reply *pb.ChainOpened) {
+	k := &chain{stream: s, inbox: newInbox(to, open.Members[0].Address), opened: func(reply *pb.ChainOpened) {
 		answer = reply
 		job.wake(0)
 	}}
@@ -57,7 +57,7 @@ func (c *cluster) openChain(ctx context.Context, from *server, open *pb.ChainOpe
 	request := proto.Clone(open).(*pb.ChainOpen)
 	s.send(1, func() {
 		k.sink = to.server.OpenChain(request, upEnd{k})
-		s.ends[1].lost = k.sink.Lost
+		s.ends[1].lost = func(err error) { k.inbox.take(func() { k.sink.Lost(err) }) }
 	})
 	for answer == nil && !ended && ctx.Err() == nil {
 		job.park(ctx)
@@ -98,7 +98,7 @@ func (d downEnd) write(f func()) error {
 	}
 	s.send(1, func() {
 		if d.sink != nil {
-			f()
+			d.inbox.frame(f)
 		}
 	})
 	return nil
@@ -112,15 +112,7 @@ func (d downEnd) Apply(a *dataplane.Apply) error {
 		return nil
 	}
 	message, data := a.Encode()
-	err := d.write(func() {
-		frame, err := d.data.DecodeApply(context.Background(), message, data, "", func() {})
-		if err != nil {
-			d.stream.network.world.note("frame refused: %v", err)
-			d.stream.hangUp(1)
-			return
-		}
-		d.sink.Apply(frame)
-	})
+	err := d.write(func() { upEnd(d).received(message, data) })
 	if l := d.stream.ends[0].life; err == nil && l.world.chance(2) {
 		_ = l.pause(context.Background(), l.disk())
 	}
@@ -139,7 +131,7 @@ func (d downEnd) Drop() { d.stream.hangUp(0) }
 
 func (d downEnd) Wait() {}
 
-func (u upEnd) Lost() bool { return u.stream.ends[1].over }
+func (u upEnd) Lost() bool { return u.stream.ends[1].over && !u.inbox.reading }
 
 func (u upEnd) Opened(reply *pb.ChainOpened) {
 	u.stream.send(0, func() { u.opened(reply) })
@@ -154,7 +146,10 @@ func (u upEnd) Ack(serial gfs.Serial, accused gfs.ServerID, busy bool) {
 	u.stream.send(0, func() { u.hear(func(events dataplane.DownstreamEvents) { events.Acked(serial, accused, busy) }) })
 }
 
-func (u upEnd) Drop() { u.stream.hangUp(1) }
+func (u upEnd) Drop() {
+	u.inbox.drop()
+	u.stream.hangUp(1)
+}
 
 // travelled is what is left of an error at the other side of a stream.
 func travelled(err error) error {
@@ -250,5 +245,7 @@ func (s *server) serve(request proto.Message, payload []byte, answered func(prot
 			}
 			answered(reply, nil)
 		})
+	case *pb.Pull:
+		s.pull(r, answered)
 	}
 }

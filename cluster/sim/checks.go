@@ -51,6 +51,7 @@ type checks struct {
 	reads    int
 	looks    int
 	looking  bool // what is read at present only a checker reads
+	pushed   pushed
 }
 
 type replicaName struct {
@@ -83,7 +84,8 @@ type truth struct {
 }
 
 func newChecks(c *cluster) checks {
-	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte), epochs: make(map[string]gfs.Epoch)}
+	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte), epochs: make(map[string]gfs.Epoch),
+		pushed: pushed{content: make(map[contentName][]byte)}}
 }
 
 func (k *checks) truth(h gfs.ChunkHandle) *truth {
@@ -413,7 +415,7 @@ func (k *checks) rest() string {
 			return "chunk " + chunk.Handle.String() + " has too few replicas"
 		}
 	}
-	return ""
+	return c.pushesHeld()
 }
 
 // describe notes how all replicas are.

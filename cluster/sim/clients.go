@@ -20,7 +20,11 @@ type clients struct {
 	appends uint64 // the file that is appended to
 	writes  uint64 // the file that is written to at offsets
 	busy    int    // writers that are not done
-	stopped bool   // nobody begins anything new
+	pushes  uint64 // the last name of pushed data
+	// requests counts pushes, which go by lines.
+	requests uint64
+	lines    []*sharedLine
+	stopped  bool // nobody begins anything new
 }
 
 // Patience of a simulated client.
@@ -58,6 +62,7 @@ func (k *clients) begin(c *cluster) {
 			k.busy++
 			a.next()
 		}
+		k.writeLarge(id)
 	})
 }
 
@@ -72,6 +77,7 @@ func (k *clients) append(id uint64) {
 		k.busy++
 		a.next()
 	}
+	k.appendLarge(id)
 	for range 2 {
 		k.read(&reader{clients: k, file: id, seen: map[uint64]int64{}})
 	}
@@ -110,7 +116,18 @@ func (k *clients) later(d time.Duration, f func()) { k.cluster.after(d, k.node.l
 const (
 	slotBytes = 1500
 	slotCount = 200
+	// Behind them are some that are long enough to be pushed.
+	largeBytes = gfs.SmallMutationBytes + 3000
+	largeCount = 4
 )
+
+// slotOffset is where a slot begins.
+func slotOffset(n int) int64 {
+	if n < slotCount {
+		return int64(n) * slotBytes
+	}
+	return slotCount*slotBytes + int64(n-slotCount)*largeBytes
+}
 
 // writer appends records to a file, or writes to slots of its first chunk, one at a time.
 type writer struct {
@@ -128,6 +145,8 @@ type writer struct {
 	location *pb.ChunkLocation
 	failed   *pb.ChunkLocation // what could not be used
 	blamed   string            // and who failed
+	named    bool              // the present try names data that were pushed
+	inOrder  bool              // the present mutation's data are not pushed any more
 }
 
 // next begins the next mutation.
@@ -140,6 +159,7 @@ func (a *writer) next() {
 		return
 	}
 	a.left--
+	a.named, a.inOrder = false, false
 	a.later(a.cluster.between(0, 2*a.pace), a.try)
 }
 
@@ -164,9 +184,15 @@ func (a *writer) try() {
 		m.Checksums = wire.AppendChecksums(nil, 0, data)
 	default:
 		data = slot(a.slots[a.left])
-		m.Kind, m.Offset = pb.Mutate_WRITE, int64(a.slots[a.left])*slotBytes
+		m.Kind, m.Offset = pb.Mutate_WRITE, slotOffset(a.slots[a.left])
 		m.Checksums = wire.AppendChecksums(nil, m.Offset, data)
 	}
+	a.ahead(m, data)
+}
+
+// send sends the present mutation, with its data or with their name.
+func (a *writer) send(m *pb.Mutate, data []byte) {
+	c, at := a.cluster, a.location
 	to := c.byID[gfs.ServerID(at.Primary)]
 	over := false
 	var s *stream
@@ -192,7 +218,7 @@ func (a *writer) try() {
 	a.later(requestPatience, func() { done(0, refused) })
 	server := to.server
 	s.send(1, func() {
-		mutation, err := server.Data().NewMutation(m, data, func(offset, length int64, err error) {
+		mutation, err := newMutation(server, m, data, func(offset, length int64, err error) {
 			if !s.ends[1].life.dead && err == nil {
 				c.checks.completed(to, m, data, offset)
 			}
@@ -200,8 +226,11 @@ func (a *writer) try() {
 			s.send(0, func() { done(offset, err) })
 		})
 		if err != nil {
-			panic(err)
+			c.note("%s ends a connection: %v", to.name, err)
+			s.hangUp(1)
+			return
 		}
+		c.checks.taken(to, m, mutation, data)
 		server.Handler().Mutate(mutation)
 	})
 }
@@ -210,6 +239,9 @@ func (a *writer) try() {
 func (a *writer) answered(offset int64, err error) {
 	c := a.cluster
 	switch code := gfs.CodeOf(err); {
+	case a.named && code == gfs.CodeUnavailable: // perhaps the data are not there
+		a.named, a.inOrder = false, !c.chance(4)
+		a.later(c.between(0, retryPause), a.try)
 	case err == nil:
 		if a.id != 0 {
 			c.checks.acknowledged(a.location.Handle, a.id, a.sequence, offset)
@@ -336,8 +368,11 @@ const (
 // record is the bytes of an append: they follow from writer and sequence.
 func record(id gfs.WriterID, sequence uint64) []byte {
 	n := recordHeader + int(mix(uint64(id)<<32|sequence)%1200)
-	if sequence%17 == 0 {
+	if sequence%29 == 0 {
 		n += 60_000
+	}
+	if id == largeWriter {
+		n += gfs.SmallMutationBytes
 	}
 	b := make([]byte, n)
 	binary.LittleEndian.PutUint32(b, recordMagic)
@@ -351,6 +386,9 @@ func record(id gfs.WriterID, sequence uint64) []byte {
 // slot is the bytes of a write to a slot.
 func slot(n int) []byte {
 	b := make([]byte, slotBytes)
+	if n >= slotCount {
+		b = make([]byte, largeBytes)
+	}
 	fill(b, uint64(n)|1<<63)
 	return b
 }

@@ -20,6 +20,7 @@ type Result struct {
 	Events    int
 	Mutations int // completed
 	Reads     int
+	Named     int           // mutations whose data were pushed, at their primaries and in frames down the chains
 	Time      time.Duration // simulated
 }
 
@@ -63,7 +64,7 @@ func Run(s Script, trace Trace) (*Failure, Result) {
 	}
 	var failure *Failure
 	errors.As(w.failure, &failure)
-	return failure, Result{Hash: w.hash, Events: w.steps, Mutations: c.checks.writes, Reads: c.checks.reads, Time: w.now}
+	return failure, Result{Hash: w.hash, Events: w.steps, Mutations: c.checks.writes, Reads: c.checks.reads, Named: c.checks.pushed.references + c.checks.pushed.frames, Time: w.now}
 }
 
 // newLog is the log of all that is simulated: part of the trace.

@@ -56,7 +56,7 @@ func (s *server) start() {
 		Log: s.cluster.log.WithField("node", s.life.name), Clock: w.clock, Random: s.cluster.bytes, Crash: s.cluster.crashed,
 	}, &surroundings{s, s.life}, store.Config{
 		Boot: fmt.Sprint("boot ", s.boots), Intercept: s.intercept, NoFsync: true,
-	}, dataplane.PushLimits{})
+	}, pushLimits())
 	if err != nil {
 		switch {
 		case s.life.dead:

@@ -40,7 +40,7 @@ func TestSim(t *testing.T) {
 		return
 	}
 	count, began := 0, time.Now()
-	var events, mutations int
+	var events, mutations, named int
 	for seed := *firstFlag; *seedsFlag == 0 && time.Since(began) < 5*time.Second || count < *seedsFlag; seed++ {
 		if *disksFlag && !(Script{Seed: seed}).hasBadDisks() {
 			continue
@@ -53,8 +53,9 @@ func TestSim(t *testing.T) {
 		count++
 		events += result.Events
 		mutations += result.Mutations
+		named += result.Named
 	}
-	t.Logf("%d seeds, %d events, %d mutations, %.0f seeds a minute", count, events, mutations, float64(count)/time.Since(began).Minutes())
+	t.Logf("%d seeds, %d events, %d mutations, %d times pushed data were named, %.0f seeds a minute", count, events, mutations, named, float64(count)/time.Since(began).Minutes())
 }
 
 // report runs a script that may fail and says how to do it again.
