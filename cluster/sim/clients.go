@@ -394,11 +394,11 @@ func slot(n int) []byte {
 }
 
 func fill(b []byte, seed uint64) {
-	for i := range b {
-		if i%8 == 0 {
-			seed = mix(seed)
-		}
-		b[i] = byte(seed>>(8*(i%8))) | 1 // never zero
+	var next [8]byte
+	for len(b) > 0 {
+		seed = mix(seed)
+		binary.LittleEndian.PutUint64(next[:], seed|0x0101_0101_0101_0101) // no byte is zero
+		b = b[copy(b, next[:]):]
 	}
 }
 
