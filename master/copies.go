@@ -19,6 +19,9 @@ const (
 	copyTime = 5 * time.Second
 	// retireTime is how long whoever waits for deletions waits for them.
 	retireTime = time.Second
+	// retireTries is how often a server is told to delete what is not as it was known to be: when a chunk loses its last
+	// reference, an attempt at its next configuration may be under way.
+	retireTries = 4
 )
 
 // copyChunk has the good replicas of a closed chunk copied by the servers that hold them. done is called once, with the
@@ -115,8 +118,10 @@ type retireChunks struct {
 
 // retiring counts the servers that have not answered.
 type retiring struct {
-	left int
-	done func()
+	period *period
+	left   int
+	until  time.Time
+	done   func()
 }
 
 func (c retireChunks) Do(s *registryShell) {
@@ -142,32 +147,46 @@ func (c retireChunks) Do(s *registryShell) {
 		c.done()
 		return
 	}
-	k := &retiring{len(orders), c.done}
+	k := &retiring{c.period, len(orders), s.now().Add(retireTime), c.done}
 	for _, id := range slices.Sorted(maps.Keys(orders)) {
-		order := orders[id]
-		s.counters.ordersSent.Add(1)
-		s.around.AskAsync(bus.Call{Subject: s.subjects.Chunkserver(id, messages.CommandDelete), Request: order, Total: retireTime}, func(answer bus.Answer) bool {
-			reply := new(pb.DeleteReply)
-			err := answer.Decode(reply)
-			s.self.Send(serverRetired{k, replicasDeleted{id, gfs.Incarnation(order.GetHeader().GetIncarnation()), reply}, err})
-			return true
-		})
+		s.retire(k, id, orders[id], retireTries)
 	}
+}
+
+// retire orders a server to delete, and once more what it says to be otherwise.
+func (s *registryShell) retire(k *retiring, id gfs.ServerID, order *pb.DeleteOrder, tries int) {
+	incarnation := gfs.Incarnation(order.GetHeader().GetIncarnation())
+	s.counters.ordersSent.Add(1)
+	call := bus.Call{Subject: s.subjects.Chunkserver(id, messages.CommandDelete), Request: order, Total: k.until.Sub(s.now())}
+	s.around.AskAsync(call, func(answer bus.Answer) bool {
+		reply := new(pb.DeleteReply)
+		err := answer.Decode(reply)
+		s.self.Send(serverRetired{k, id, incarnation, reply, err, tries - 1})
+		return true
+	})
 }
 
 // serverRetired is one chunkserver's answer.
 type serverRetired struct {
-	k       *retiring
-	deleted replicasDeleted
-	err     error
+	k           *retiring
+	server      gfs.ServerID
+	incarnation gfs.Incarnation
+	reply       *pb.DeleteReply
+	err         error
+	tries       int // that are left
 }
 
 func (c serverRetired) Do(s *registryShell) {
 	if c.err == nil {
-		c.deleted.Do(s)
+		replicasDeleted{c.server, c.incarnation, c.reply}.Do(s)
+		kept := c.reply.GetKept()
+		if len(kept) > 0 && c.tries > 0 && s.now().Before(c.k.until) && s.period != nil && s.period == c.k.period {
+			s.retire(c.k, c.server, &pb.DeleteOrder{Header: s.header(s.period, c.incarnation), Replicas: kept}, c.tries)
+			return
+		}
 	} else {
 		s.counters.ordersFailed.Add(1)
-		s.log.WithFields(logrus.Fields{"actor": "registry", "server": c.deleted.server, "op": messages.CommandDelete, "err": c.err}).Warn("order failed")
+		s.log.WithFields(logrus.Fields{"actor": "registry", "server": c.server, "op": messages.CommandDelete, "err": c.err}).Warn("order failed")
 	}
 	if c.k.left--; c.k.left == 0 {
 		c.k.done()
