@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -128,7 +129,8 @@ func (ceaseActing) Do(s *namespaceShell) {
 // Stopped answers who still waits.
 func (s *namespaceShell) Stopped() { s.end(errNotActing()) }
 
-// end stops all lease actors and answers those who wait for allocations.
+// end stops all lease actors and answers those who wait for allocations and truncations, in one order, so that a
+// simulation can be repeated.
 func (s *namespaceShell) end(err error) {
 	s.period = nil
 	for _, handle := range s.leased() {
@@ -136,12 +138,12 @@ func (s *namespaceShell) end(err error) {
 		s.leaseActors[handle].ref.Stop()
 	}
 	clear(s.leaseActors)
-	for key, a := range s.allocations {
-		a.answer(nil, err)
-		delete(s.allocations, key)
+	byPlace := func(a, b place) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.index, b.index)) }
+	for _, key := range slices.SortedFunc(maps.Keys(s.allocations), byPlace) {
+		s.allocated(key, nil, err)
 	}
-	for _, t := range s.truncations {
-		s.endTruncation(t, nil, err)
+	for _, file := range slices.Sorted(maps.Keys(s.truncations)) {
+		s.endTruncation(s.truncations[file], nil, err)
 	}
 	clear(s.copies)
 	s.handles = handleRange{}
