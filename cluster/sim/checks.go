@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"encoding/binary"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,6 +34,8 @@ const (
 	checkSound = "replicas are sound"
 	// checkOnDisk: what is acknowledged as synced is on every disk.
 	checkOnDisk = "what was synced is on disk"
+	// checkErrors: clients meet no errors but those that they were promised.
+	checkErrors = "no error at a client"
 	// checkSettled: when all faults are over, everything comes to rest.
 	checkSettled = "the cluster comes to rest"
 	// checkPanic: no code panics, and no actor ends with an error of its own.
@@ -47,6 +50,8 @@ type checks struct {
 	versions map[replicaName]store.Status
 	epochs   map[string]gfs.Epoch // that servers had heard of at the last look
 	records  map[appendName][]byte
+	files    ledger
+	rounds   int // records heard of
 	writes   int // completed mutations
 	reads    int
 	looks    int
@@ -81,10 +86,23 @@ type truth struct {
 	version gfs.Version // the highest in which a mutation was completed
 	logged  gfs.Version
 	appends bool
+
+	row    namespace.Chunk // as the log had it last
+	listed int             // after how many records that was; 0 for never
+	index  int             // in its file
+	left   time.Duration   // when its file lost it; 0 while it has it
+	heir   gfs.ChunkHandle // the copy that took its place, 0 if none did
+	found  map[appendName]int64
+
+	first   int64             // the length that it was made with: that of a copy, or 0
+	image   map[uint32][]byte // some blocks of a copy as they were then; nil if they are not known
+	within  map[appendName]int64
+	slotted bool         // it is written to at offsets
+	tried   map[int]bool // the slots to which somebody has tried to write
 }
 
 func newChecks(c *cluster) checks {
-	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte), epochs: make(map[string]gfs.Epoch),
+	return checks{cluster: c, chunks: make(map[gfs.ChunkHandle]*truth), versions: make(map[replicaName]store.Status), records: make(map[appendName][]byte), epochs: make(map[string]gfs.Epoch), files: newLedger(),
 		pushed: pushed{content: make(map[contentName][]byte)}}
 }
 
@@ -120,6 +138,7 @@ func (k *checks) completed(s *server, m *pb.Mutate, data []byte, offset int64) {
 		t.offsets[name] = offset
 	}
 	t.pieces = append(t.pieces, piece{offset, data})
+	k.late(t, appendName{gfs.WriterID(m.Writer), m.Sequence}, piece{offset, data})
 	t.length = max(t.length, offset+int64(len(data)))
 	_, version, err := s.server.Handler().Replica(h)
 	if err != nil || version == 0 {
@@ -147,7 +166,8 @@ func (k *checks) acknowledged(handle uint64, id gfs.WriterID, sequence uint64, o
 func (k *checks) read(q *pb.Read, from string, data []byte, reply *pb.ReadReply) {
 	t := k.truth(gfs.ChunkHandle(q.Handle))
 	k.reads++
-	if q.Offset < t.base {
+	if t.slotted || q.Offset < t.base {
+		k.readOld(t, gfs.ChunkHandle(q.Handle), from, q.Offset, data)
 		return
 	}
 	known := t.seen[min(q.Offset-t.base, int64(len(t.seen))):]
@@ -176,14 +196,16 @@ func difference(a, b []byte) int {
 }
 
 // committed hears that the log has a record more.
-func (k *checks) committed() {
+func (k *checks) committed(record *pb.Record, outcome namespace.Outcome) {
+	k.rounds++
 	for chunk := range k.cluster.state.View().Chunks(0) {
-		t := k.truth(chunk.Handle)
+		t := k.list(chunk)
 		if chunk.Version < t.logged {
 			k.cluster.fail(checkVersions, "chunk %s is logged in version %s after %s", chunk.Handle, chunk.Version, t.logged)
 		}
 		t.logged = chunk.Version
 	}
+	k.account(record, outcome)
 	k.look(false)
 }
 
@@ -196,6 +218,7 @@ func (k *checks) look(deep bool) {
 	view := k.cluster.state.View()
 	for _, h := range k.order {
 		chunk, logged := view.Chunk(h)
+		chunk.Handle = h
 		var first *store.Replica
 		for _, s := range k.cluster.servers {
 			if !s.up() || s.server == nil {
@@ -203,12 +226,12 @@ func (k *checks) look(deep bool) {
 			}
 			replica, err := s.server.Store().Get(h)
 			if err != nil {
-				delete(k.versions, replicaName{s.name, h}) // it was deleted; a new one begins anew
+				k.kept(s, chunk, logged) // it was deleted; a new one begins anew
 				continue
 			}
 			status := replica.Status()
 			k.grown(s, status)
-			if !logged || status.State != gfs.ReplicaMember || status.Active != chunk.Version && status.Promised != chunk.Version {
+			if !logged || !countsFor(chunk, status) {
 				continue
 			}
 			k.good(s, replica, status, deep)
@@ -275,6 +298,7 @@ func (k *checks) good(s *server, replica *store.Replica, status store.Status, de
 		}
 	}
 	if deep {
+		t.found = nil
 		k.content(s, replica, status, t, lacks)
 	}
 }
@@ -287,8 +311,15 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		return
 	}
 	from := t.base / gfs.BlockSize * gfs.BlockSize
-	content := make([]byte, 0, max(0, status.Length-from)+gfs.BlockSize)
-	for block := uint32(from / gfs.BlockSize); int64(block)*gfs.BlockSize < status.Length; block++ {
+	if t.first > 0 {
+		from = max(0, from-pictured*gfs.BlockSize)
+	}
+	length := status.Length
+	if t.slotted {
+		from, length = 0, min(length, pictured*gfs.BlockSize)
+	}
+	content := make([]byte, 0, max(0, length-from)+gfs.BlockSize)
+	for block := uint32(from / gfs.BlockSize); int64(block)*gfs.BlockSize < length; block++ {
 		n := len(content)
 		data, err := replica.Block(content[n:n+gfs.BlockSize], block)
 		if err != nil {
@@ -312,6 +343,9 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 		})
 	}
 	for _, p := range t.pieces {
+		if p.offset < from {
+			continue // it is far from the end of a copy
+		}
 		at, end := p.offset-from, p.offset-from+int64(len(p.data))
 		if end > int64(len(content)) {
 			lacks("bytes to %d were acknowledged", from+end)
@@ -325,20 +359,25 @@ func (k *checks) content(s *server, replica *store.Replica, status store.Status,
 			k.onDiskAt(s, status.Handle, p)
 		}
 	}
-	if status.Length < t.base {
+	if t.first > 0 || t.slotted {
+		k.unaltered(s, replica, status, t, unknown)
+	}
+	if t.slotted || status.Length < t.base {
 		return
 	}
 	if i := difference(content[t.base-from:][:len(t.seen)], t.seen); i >= 0 && len(unknown) == 0 {
 		k.cluster.fail(checkSeen, "the byte at %d of chunk %s at %s is not what a reader saw", i, status.Handle, s.name)
 	}
 	if t.appends && len(unknown) == 0 {
-		k.whole(s, status, content[t.base-from:])
+		k.whole(s, status, t, content[t.base-from:])
 	}
 }
 
 // whole takes a chunk of records apart.
-func (k *checks) whole(s *server, status store.Status, content []byte) {
+func (k *checks) whole(s *server, status store.Status, t *truth, content []byte) {
 	found := make(map[appendName]int64)
+	maps.Copy(found, t.within)
+	t.found = found
 	for at := 0; at < len(content); {
 		rest := content[at:]
 		if status.Length == gfs.ChunkSize && len(bytes.Trim(rest, "\x00")) == 0 {
@@ -358,10 +397,10 @@ func (k *checks) whole(s *server, status store.Status, content []byte) {
 			return
 		}
 		if before, twice := found[name]; twice {
-			k.cluster.fail(checkOnce, "append %d of writer %d is at %d and at %d of chunk %s at %s", name.sequence, name.writer, before, at, status.Handle, s.name)
+			k.cluster.fail(checkOnce, "append %d of writer %d is at %d and at %d of chunk %s at %s", name.sequence, name.writer, before, t.base+int64(at), status.Handle, s.name)
 			return
 		}
-		found[name] = int64(at)
+		found[name] = t.base + int64(at)
 		at += len(want)
 	}
 }
@@ -414,6 +453,9 @@ func (k *checks) rest() string {
 		if good < chunk.Replicas {
 			return "chunk " + chunk.Handle.String() + " has too few replicas"
 		}
+	}
+	if why := k.litter(); why != "" {
+		return why
 	}
 	return c.pushesHeld()
 }

@@ -47,15 +47,16 @@ type cluster struct {
 	servers   []*server
 	byAddress map[string]*server
 	byID      map[gfs.ServerID]*server
-	clients   clients
+	clients   *clients
 	checks    checks
 	power     bool // what is not synced is lost anywhere: then everything is synced, and nothing of it may be lost
 	tracks    bool // what is not synced is lost somewhere
 	oneDisk   bool // only one server has trouble, with its disk
 	flips     []flip
+	troubled  bool // by a fault: there was one at least
 }
 
-// newCluster makes a cluster whose servers keep their data below dir.
+// newCluster makes a cluster for a script, whose servers keep their data below dir.
 func newCluster(w *world, dir string, log *logrus.Logger, s Script) (*cluster, error) {
 	subjects, err := messages.NewSubjects(clusterName)
 	if err != nil {
@@ -74,6 +75,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, s Script) (*cluster, e
 	}
 	c.network.serve = c.serve
 	c.checks = newChecks(c)
+	c.clients = newClients(c, s)
 	for i := range 2 {
 		c.masters = append(c.masters, &masterNode{node: node{name: fmt.Sprintf("m%d", i)}, cluster: c, index: i})
 	}
@@ -90,7 +92,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, s Script) (*cluster, e
 	}
 	c.masters[0].lead()
 	c.supervise()
-	c.after(clientsBegin, nil, func() { c.clients.begin(c) })
+	c.after(clientsBegin, nil, func() { c.clients.begin() })
 	return c, nil
 }
 
@@ -143,7 +145,7 @@ func (c *cluster) commit(record []byte) {
 	for _, m := range c.masters {
 		m.apply()
 	}
-	c.checks.committed()
+	c.checks.committed(decoded, outcome)
 }
 
 func describeRecord(r *pb.Record) string {
@@ -157,6 +159,10 @@ func describeRecord(r *pb.Record) string {
 	case *pb.Record_CloseChunk:
 		k := command.CloseChunk
 		return fmt.Sprintf("chunk %d is closed in version %s with %d bytes", k.Handle, gfs.Version(k.Version), k.Length)
+	case *pb.Record_Mutation:
+		m := command.Mutation
+		return fmt.Sprintf("%T %d of session %016x, to %d bytes, with chunk %d in the place of %d", m.GetOperation(), m.GetSession().GetSequence(),
+			m.GetSession().GetId(), m.GetTruncate().GetSize(), m.GetTruncate().GetReplacement().GetHandle(), m.GetTruncate().GetReplacement().GetSource())
 	}
 	return strings.TrimPrefix(fmt.Sprintf("%T", r.GetCommand()), "*pb.Record_")
 }

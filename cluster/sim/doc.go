@@ -18,11 +18,15 @@
 // fail, and unsynced pages go only in scripts in which no other server has any trouble, of replicas beside which another
 // one is good.
 //
-// Some data of mutations are pushed ahead of them (push.go): the code that takes pushes in, passes them on, keeps them and finds
+// Some data of mutations are pushed ahead of them (push.go, pushline.go): the code that takes pushes in, passes them on, keeps them and finds
 // them for who names them is that of package dataplane, between simulated connections. Data come late, in part, to some
 // of the members or to none; names are used again, by clients that begin anew; servers end between a push and its mutation;
 // data get old and find no room, for which a simulated server keeps little of them and not for long. Members pull what they
 // lack while what comes behind it waits (inbox.go).
+//
+// Clients append records to one file and write to slots of another, and read both. In every other seed they also truncate
+// these files, remove them, bring them back, make them again and put new ones in their place (changes.go), and now and
+// then a file has several chunks that are full soon. What must come of that, filechecks.go knows.
 //
 // Messages on the bus are late, reordered, lost and doubled. Streams are in order until they break, and what was on its
 // way then is lost from some moment on. Processes end, stop and go on, and have slow disks; links are cut, in both

@@ -41,6 +41,7 @@ func (m *masterNode) start() {
 	simulated, err := master.StartSimulated(master.Config{
 		ID: m.name, Cluster: clusterName, Log: m.cluster.log.WithField("node", m.life.name), Clock: w.clock, Random: m.cluster.bytes,
 		Crash: m.cluster.crashed, ReplicationDelay: replicationDelay,
+		TrashRetention: trashTime,
 	}, m)
 	if err != nil {
 		w.fail("restart", "%s: %v", m.name, err)

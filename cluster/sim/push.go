@@ -25,7 +25,7 @@ const (
 )
 
 // largeWriter appends records that are long enough to be pushed.
-const largeWriter = gfs.WriterID(9)
+const largeWriter = gfs.WriterID(1000)
 
 // appendLarge lets it append, in some runs.
 func (k *clients) appendLarge(id uint64) {

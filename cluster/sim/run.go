@@ -151,6 +151,10 @@ func (c *cluster) process(name string) process {
 // befall carries out a step. Steps about nodes that there are not, and such as make no sense at present, do nothing.
 func (c *cluster) befall(step Step) {
 	c.note("step %s", step)
+	if c.befallFile(step) {
+		return
+	}
+	c.troubled = c.troubled || step.Verb != stepWide
 	var nodes []*node
 	var number int
 	for _, a := range step.Arguments {
@@ -222,6 +226,9 @@ func (n *network) breakBetween(a, b *node) {
 // heal ends all faults.
 func (c *cluster) heal() {
 	c.note("all faults end")
+	if c.clients.changes {
+		c.clients.confirm()
+	}
 	c.network.faults = 0
 	clear(c.network.cut)
 	clear(c.network.lose)

@@ -41,6 +41,15 @@ type Script struct {
 //	faults 50            one in 50 messages is lost, doubled or late from now on; 0 for none
 //
 // Where a number of milliseconds is left out in a step about a disk, one operation fails.
+// What clients do to the files "appends" and "writes", beside appending and writing:
+//
+//	truncate appends 50  a client makes the file 50 bytes long
+//	remove appends       ... removes it: it goes into the trash
+//	delete appends       ... removes it past the trash
+//	undelete appends     ... brings back what was removed last
+//	create appends       ... makes it, unless it is there
+//	replace appends      ... puts a new, empty one in its place
+//	wide 3               the first one has 3 chunks from the beginning, with room for 100 kB in each
 type Step struct {
 	At        time.Duration
 	Verb      string
@@ -113,6 +122,7 @@ func Plan(seed uint64) Script {
 	if p.IntN(8) == 0 {
 		p.outages(faultBegin + time.Duration(p.Int64N(int64(faultEnd-faultBegin)*3/4)))
 	}
+	p.changes(seed)
 	s := p.script
 	if s.hasBadDisks() {
 		s.Steps = planDisks(s).Steps

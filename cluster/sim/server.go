@@ -113,6 +113,9 @@ func (s *server) intercept(op, path string, n int) (int, error) {
 			s.cluster.fail("set-up", "sync of %s: %v", path, err)
 		}
 	}
+	if op == "rename" {
+		s.deletes(path)
+	}
 	if op == "allocate" {
 		return 0, nil // that takes time, and says nothing
 	}
