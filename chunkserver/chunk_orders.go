@@ -117,6 +117,9 @@ func (c *chunk) onCreate(order *pb.CreateOrder, reply actors.Reply[*pb.OrderRepl
 	c.queue(func() {
 		var replica *store.Replica
 		c.work(c.cs.disk, func(context.Context) (err error) {
+			if c.cs.deletions.has(c.handle) {
+				return gfs.Errorf(gfs.CodeExist, "chunk %s was deleted here: handles are given out once", c.handle)
+			}
 			if replica, err = create(c.cs.store, c.handle, gfs.Version(order.Version)); err == nil && order.Stream {
 				// Without room to be generous the pipeline tries again, for what it needs.
 				_ = replica.Preallocate(gfs.ChunkSize)
@@ -154,7 +157,8 @@ func create(s *store.Store, handle gfs.ChunkHandle, version gfs.Version) (*store
 		return replica, err
 	}
 	if replica, found := s.Get(handle); found == nil {
-		if status := replica.Status(); status.Promised == version && status.Active == version && status.Length == 0 {
+		status := replica.Status()
+		if status.Promised == version && status.Active == version && status.Length == 0 && status.Marked { // not closed since
 			return replica, nil
 		}
 	}
@@ -335,6 +339,8 @@ func (c *chunk) onDelete(stated *pb.ReplicaStatus, done func()) {
 			}, func(err error) {
 				if err != nil {
 					c.log.WithError(err).Debug("replica not deleted")
+				} else {
+					c.cs.deletions.add(c.handle, c.cs.now())
 				}
 				done()
 				c.finish()

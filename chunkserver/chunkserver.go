@@ -88,6 +88,7 @@ type Chunkserver struct {
 	heartbeat actors.Ref[*heartbeat]
 	counters  counters
 	corrupt   corruptReports
+	deletions deletions
 
 	ctx       context.Context // ends with the server
 	cancel    context.CancelFunc

@@ -389,6 +389,27 @@ func TestDeleteIsCompareAndDelete(t *testing.T) {
 	if reply, _ := c.read(&pb.Read{Handle: 3}); gfs.Code(reply.Code) != gfs.CodeNoReplica {
 		t.Fatalf("not deleted: %v", reply)
 	}
+	// The order that made it comes once more.
+	again := &pb.CreateOrder{Header: r.header(0), Handle: 3, Version: uint64(version), Members: r.members(0), LeaseMs: 60000}
+	if err := r.order(0, messages.CommandCreate, again, &pb.OrderReply{}); gfs.CodeOf(err) != gfs.CodeExist {
+		t.Fatalf("created anew: %v", err)
+	}
+}
+
+// TestAClosedChunkIsNotCreatedAgain: the order that made a chunk comes once more when it was closed, empty.
+func TestAClosedChunkIsNotCreatedAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	version := r.create(3, 0)
+	again := &pb.CreateOrder{Header: r.header(0), Handle: 3, Version: uint64(version), Members: r.members(0), LeaseMs: 60000}
+	if err := r.order(0, messages.CommandCreate, again, &pb.OrderReply{}); err != nil {
+		t.Fatalf("the same order again, while it is open: %v", err)
+	}
+	r.skip(gfs.CloseAfterIdle)
+	receive(t, r.closes, "close", func(m *pb.CloseRequest) bool { return m.Handle == 3 })
+	if err := r.order(0, messages.CommandCreate, again, &pb.OrderReply{}); gfs.CodeOf(err) != gfs.CodeExist {
+		t.Fatalf("when it was closed: %v", err)
+	}
 }
 
 func TestListenerBeyondLoopbackIsRefused(t *testing.T) {
