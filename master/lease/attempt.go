@@ -225,7 +225,7 @@ func (c *Chunk) prepare(replicas []registry.Replica, suspect bool, now time.Time
 	c.attempt = attempt{version: c.nextVersion(), from: c.base, suspect: suspect, began: now}
 	c.phase = Preparing
 	for _, r := range replicas {
-		t := told{replica: r, sign: now, relayed: c.episode.relayed[r.ID]}
+		t := told{replica: r, sign: now, relayed: !suspect && c.episode.relayed[r.ID]} // who restarted since is told itself
 		order := Order{Kind: Prepare, To: t.member(), Version: c.attempt.version, From: c.attempt.from}
 		if t.relayed {
 			delete(c.episode.out, t.member().process())
