@@ -38,8 +38,9 @@ type server struct {
 	untilCrash int // operations on its disk until the process ends in one; 0 for never
 }
 
-// capacityBytes is what a server may hold: so little that what is free does not depend on the real disk.
-const capacityBytes = 512 << 20
+// capacityBytes is what a server may hold: so little that what is free does not depend on the real disk, and more than the
+// copies that truncations make.
+const capacityBytes = 4 << 30
 
 // start begins a process.
 func (s *server) start() {
