@@ -154,12 +154,21 @@ func (c *content) resetAhead() {
 	}
 }
 
+// noted is the row as the index gets it. A fresh replica may have no files after a loss of power: it is empty then, as it was
+// made, and the index must not know better.
+func (r row) noted(fresh bool) row {
+	if fresh {
+		r.length, r.commit = 0, 0
+	}
+	return r
+}
+
 // commitRow changes the row, first in the index and then in memory. The caller holds write.
 func (r *Replica) commitRow(edit func(next *row) error) error {
 	r.mu.RLock()
-	next := r.row
+	next, fresh := r.row, false
 	if c := r.content; c != nil {
-		next.sequence = c.log.sequence
+		next.sequence, fresh = c.log.sequence, c.fresh
 	}
 	gone := r.gone
 	r.mu.RUnlock()
@@ -169,7 +178,7 @@ func (r *Replica) commitRow(edit func(next *row) error) error {
 	if err := edit(&next); err != nil {
 		return err
 	}
-	if err := r.dir.commit(rowChange(r.handle, next)); err != nil {
+	if err := r.dir.commit(rowChange(r.handle, next.noted(fresh))); err != nil {
 		return err
 	}
 	r.install(next)
@@ -291,7 +300,7 @@ func (r *Replica) failed(what string, err error) error {
 		r.mu.Lock()
 		if r.row.state == gfs.ReplicaMember {
 			r.row.state = gfs.ReplicaSuspect
-			r.dir.index.later(rowChange(r.handle, r.row))
+			r.dir.index.later(rowChange(r.handle, r.row.noted(r.content != nil && r.content.fresh)))
 		}
 		r.mu.Unlock()
 		r.store.log.WithError(err).WithField("chunk", r.handle.String()).Error("disk failed, replica suspect")

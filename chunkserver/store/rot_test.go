@@ -255,8 +255,11 @@ func TestPowerLost(t *testing.T) {
 	must(t, r.Sync())
 	must(t, r.WriteAt(2*gfs.BlockSize+2000, data[2*gfs.BlockSize+2000:], nil))
 	must(t, r.Advance(Progress{Length: int64(len(data)), Commit: int64(len(data))}))
-	_, err := s.Create(3, v(1))
+	unsynced, err := s.Create(3, v(1))
 	must(t, err)
+	must(t, unsynced.WriteAt(0, data[:1000], nil))
+	must(t, unsynced.Advance(Progress{Length: 1000}))
+	must(t, unsynced.Promise(v(2), v(1), false))
 	path, path3 := s.dirs[0].chunkPath(1), s.dirs[0].chunkPath(3)
 	must(t, s.Close())
 

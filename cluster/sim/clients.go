@@ -23,7 +23,6 @@ type clients struct {
 	lines    []*sharedLine
 	stopped  bool // nobody begins anything new
 
-	fewest  uint32          // replicas of a file
 	wide    int             // chunks that the file to append to has from the beginning
 	changes bool            // files are truncated, removed, and made again
 	writers gfs.WriterID    // the last one that appends
@@ -36,10 +35,7 @@ type clients struct {
 func newClients(c *cluster, s Script) *clients {
 	k := &clients{
 		cluster: c, node: node{name: "clients", life: &life{world: c.world, name: "clients"}},
-		fewest: 1, wide: s.wide(), changes: s.changesFiles(), begun: map[string]bool{}, known: map[uint64]bool{},
-	}
-	if s.badDisks() && !s.oneDisk() {
-		k.fewest = 2 // of one replica nothing may be left before its first fsync, of which nobody was told anything
+		wide: s.wide(), changes: s.changesFiles(), begun: map[string]bool{}, known: map[uint64]bool{},
 	}
 	for i := range k.owners {
 		k.owners[i].clients = k
@@ -56,7 +52,7 @@ const (
 // begin makes the files and then lets everybody work.
 func (k *clients) begin() {
 	c := k.cluster
-	replicas := func() uint32 { return max(k.fewest, uint32([]int{1, 2, 2, 3, 3, 3}[c.random.IntN(6)])) }
+	replicas := func() uint32 { return uint32([]int{1, 2, 2, 3, 3, 3}[c.random.IntN(6)]) }
 	synced := c.chance(4) || c.power
 	k.create("/"+fileAppends, replicas(), synced, func(id uint64) {
 		chunks := k.wide

@@ -19,6 +19,7 @@ type census struct {
 	accused  int                // members that it never heard of and somebody else complained of
 	missing  []placement.Server // good ones that are down or left out, without a complaint
 	suspect  int                // suspects, up or not
+	corrupt  int                // members whose replicas are known to be lost
 	learners int                // members that were joiners and, as far as was heard, never brought in
 	joiners  []registry.Replica // learners that promised the version, and up: nobody knows whether they were brought in since
 	down     []string
@@ -29,10 +30,12 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 	accusedUnheard := len(c.episode.accused)
 	for _, r := range replicas {
 		_, out := c.episode.out[process{r.ID, r.Incarnation}]
-		suspect := r
-		suspect.State = gfs.ReplicaMember
+		member := r
+		member.State = gfs.ReplicaMember
 		switch {
-		case r.State == gfs.ReplicaSuspect && suspect.Good(c.base):
+		case r.State == gfs.ReplicaCorrupt && member.Good(c.base):
+			s.corrupt++ // nothing is to be hoped for from it
+		case r.State == gfs.ReplicaSuspect && member.Good(c.base):
 			s.suspect++
 			if r.Up && !out {
 				s.suspects = append(s.suspects, r)
@@ -62,7 +65,7 @@ func (c *Chunk) count(replicas []registry.Replica) census {
 			accusedUnheard--
 		}
 	}
-	absent := max(0, c.logged.Members-s.sound-s.suspect-s.learners)
+	absent := max(0, c.logged.Members-s.sound-s.suspect-s.corrupt-s.learners)
 	s.accused = min(absent, accusedUnheard)
 	s.unheard = absent - s.accused
 	s.tell = s.tell[:min(len(s.tell), gfs.MaxReplicas)]
@@ -97,6 +100,9 @@ func (c *Chunk) nobodyLeft(s census) error {
 	why := []string{}
 	if len(s.down) > 0 {
 		why = append(why, "down: "+strings.Join(s.down, ", "))
+	}
+	if s.corrupt > 0 {
+		why = append(why, fmt.Sprintf("corrupt: %d", s.corrupt))
 	}
 	if unheard := s.unheard + s.accused; unheard > 0 {
 		why = append(why, fmt.Sprintf("never heard of: %d", unheard))
