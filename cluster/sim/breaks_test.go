@@ -58,7 +58,7 @@ var breaks = []broken{
 	},
 	{
 		rule: "promised persisted before the answer", seed: 3, checker: checkVersions,
-		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next)); err != nil {\n\t\treturn err\n\t}\n\tr.install(next)", "r.dir.index.later(rowChange(r.handle, next))\n\tr.install(next)"}},
+		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(fresh))); err != nil {\n\t\treturn err\n\t}\n\tr.install(next)", "r.dir.index.later(rowChange(r.handle, next.noted(fresh)))\n\tr.install(next)"}},
 	},
 	{
 		rule: "serial gap", seed: 230, checker: checkDurable,
