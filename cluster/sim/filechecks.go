@@ -37,6 +37,9 @@ type ledger struct {
 	cuts      map[change][]gfs.ChunkHandle
 }
 
+// proposalTime is how much earlier than it is heard of here a removal may have been proposed, from when its time counts.
+const proposalTime = 100 * time.Millisecond
+
 // change is the name of a client's change.
 type change struct{ session, sequence uint64 }
 
@@ -105,7 +108,7 @@ func (k *checks) leaves(h gfs.ChunkHandle, t *truth, drop *pb.DropTrash, m *pb.N
 	case f.condemned[file],
 		create.GetReplace() && f.paths[create.GetPath()] == file,
 		remove.GetNow() && f.paths[remove.GetPath()] == file,
-		drop != nil && inTrash && k.cluster.now-removed >= trashTime:
+		drop != nil && inTrash && k.cluster.now-removed >= trashTime-proposalTime:
 		return
 	}
 	k.cluster.fail(checkLeft, "chunk %s, number %d of file %d, is gone: removed %v, %v after that", h, t.index, file, inTrash, k.cluster.now-removed)
