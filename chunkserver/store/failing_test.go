@@ -192,3 +192,18 @@ func TestAPatchAppliedAgainKeepsTheVersion(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+// A patch says that all is on disk. Where one of the files is not, it fails, and the disk with it.
+func TestAPatchThatIsNotOnDiskFails(t *testing.T) {
+	for _, suffix := range []string{"", sumSuffix} {
+		k := &failing{}
+		s := openStore(t, Config{Dirs: []string{t.TempDir()}, fault: k.fault})
+		r := filled(t, s, 1, noise(1, 1000))
+		must(t, r.Sync())
+		k.operations, k.suffix = map[operation]error{opSync: syscall.EIO}, r.handle.String()+suffix
+		wantCode(t, r.ApplyPatch(Patch{Length: 500, Commit: 500, Active: v(1), State: gfs.ReplicaMember}), gfs.CodeNoReplica)
+		if status := r.Status(); status.State != gfs.ReplicaSuspect {
+			t.Fatalf("status %+v", status)
+		}
+	}
+}
