@@ -191,10 +191,11 @@ func (a *activation) reconcileAll(ctx context.Context, differing []string, diges
 			a.accused = a.members[1].Id
 			return gfs.Errorf(gfs.CodeInvalid, "chunkserver %q is said to differ and is no member", id)
 		}
+		a.accused = id // unless it turns out that nobody but this server is to blame
 		if err := a.reconcile(ctx, a.members[at], digest); err != nil {
-			a.accused = id
 			return err
 		}
+		a.accused = ""
 	}
 	return nil
 }
@@ -244,7 +245,9 @@ func (a *activation) sendPatch(ctx context.Context, member *pb.Server, patch *pb
 	for _, block := range patch.Blocks {
 		room := data[len(data) : len(data)+gfs.BlockSize]
 		content, err := a.replica.Block(room, block)
-		if err != nil {
+		if err != nil { // another member has to be the primary, and this one may be worth nothing
+			a.accused = ""
+			a.cs.tellCorrupt(a.replica.Handle(), err.Error())
 			return err
 		}
 		data = data[:len(data)+len(content)]

@@ -121,3 +121,28 @@ func (r *rig) listen(subject string) <-chan []byte {
 	}
 	return arrived
 }
+
+// TestAPrimaryThatCannotReadItsOwnBlockAccusesNobody: a member lacks what is in a block that has rotted at the primary. The
+// member is not to blame: left out, with the primary corrupt, nothing would be left.
+func TestAPrimaryThatCannotReadItsOwnBlockAccusesNobody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2)
+	const handle = gfs.ChunkHandle(4)
+	version := r.create(handle, 0, 1)
+	must(t, dial(t, r.servers[0].Addr()).write(handle, version, 0, pattern(1, 2*gfs.BlockSize)))
+	second := r.reconfigure(handle, version, 0) // the other one misses a change in the second block
+	must(t, dial(t, r.servers[0].Addr()).write(handle, second, gfs.BlockSize, pattern(2, 100)))
+	r.rot(0, handle, gfs.BlockSize+5000)
+	third := r.nextVersion()
+	for i := range 2 {
+		if _, err := r.prepare(i, handle, third, second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reply, err := r.grant(handle, third, 0, 1); gfs.CodeOf(err) != gfs.CodeCorrupt {
+		t.Fatalf("granted: %v, %v", reply, err)
+	}
+	receive(t, r.reports, "report", func(m *pb.Report) bool {
+		return m.Kind == pb.Report_CORRUPT && m.Accused == string(r.servers[0].ID())
+	})
+}

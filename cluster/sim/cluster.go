@@ -51,6 +51,7 @@ type cluster struct {
 	checks    checks
 	power     bool // what is not synced is lost anywhere: then everything is synced, and nothing of it may be lost
 	tracks    bool // what is not synced is lost somewhere
+	fails     bool // some disk does
 	oneDisk   bool // only one server has trouble, with its disk
 	flips     []flip
 	troubled  bool // by a fault: there was one at least
@@ -68,7 +69,7 @@ func newCluster(w *world, dir string, log *logrus.Logger, s Script) (*cluster, e
 	}
 	c := &cluster{
 		world: w, dir: dir, log: log, subjects: subjects, bytes: rand.NewChaCha8(seed), state: namespace.New(),
-		oneDisk: s.oneDisk(), tracks: s.badDisks() || s.losesPower(), power: s.losesPower() || s.badDisks() && !s.oneDisk(),
+		fails: s.badDisks(), oneDisk: s.oneDisk(), tracks: s.badDisks() || s.losesPower(), power: s.losesPower() || s.badDisks() && !s.oneDisk(),
 		byAddress: make(map[string]*server), byID: make(map[gfs.ServerID]*server),
 		network: &network{world: w, cut: make(map[link]time.Duration), lose: make(map[link]bool),
 			late: make(map[link]time.Duration), echo: make(map[*node]time.Duration)},

@@ -422,7 +422,8 @@ func (s *server) deletes(path string) {
 // kept hears that a server has no replica of a chunk.
 func (k *checks) kept(s *server, chunk namespace.Chunk, logged bool) {
 	name := replicaName{s.name, chunk.Handle}
-	if before, known := k.versions[name]; known && logged && countsFor(chunk, before) {
+	// Of a disk that fails a replica may be known to be corrupt since it was looked at last.
+	if before, known := k.versions[name]; known && logged && countsFor(chunk, before) && !k.cluster.fails {
 		k.cluster.fail(checkKept, "chunk %s at %s is no longer there: it was promised %s and active %s, and %s is logged", chunk.Handle, s.name, before.Promised, before.Active, chunk.Version)
 	}
 	delete(k.versions, name)
