@@ -136,6 +136,7 @@ func (c *chunk) onCreate(order *pb.CreateOrder, reply actors.Reply[*pb.OrderRepl
 				c.finish()
 				return
 			}
+			c.endOrder(c.notPrimary()) // if the order came twice
 			c.version, c.used, c.synced = gfs.Version(order.Version), c.cs.now(), order.Synced
 			c.order = mutation.NewPrimary[*dataplane.Mutation](c.cs.now(), 0, new(mutation.Table), false)
 			c.order.Freeze()
