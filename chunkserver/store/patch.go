@@ -246,12 +246,16 @@ func (r *Replica) applyPatch(c *content, after *sums, blocks []PatchBlock) error
 	if err := r.replaceAll(c, after, blocks); err != nil {
 		return r.failed("apply patch", err)
 	}
-	if err := errors.Join(c.data.sync(), c.meta.sync()); err != nil {
+	err := errors.Join(c.data.sync(), c.meta.sync())
+	if err == nil && c.fresh { // the files' names too
+		err = r.dir.syncDir(filepath.Dir(r.dir.chunkPath(r.handle)))
+	}
+	if err != nil {
 		return r.dir.fail(r.handle, err)
 	}
 	c.synced, c.fresh = c.log.sequence, false
 	c.log.synced, c.log.syncing = c.log.region, neverSynced
-	err := r.commitRow(func(next *row) error {
+	err = r.commitRow(func(next *row) error {
 		next.redo = false
 		next.length, next.commit, next.active, next.state = after.length, after.commit, after.active, after.state
 		return nil

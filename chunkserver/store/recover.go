@@ -31,7 +31,7 @@ func (r *Replica) recover(powerLost bool) error {
 	defer c.dropRoom()
 	c.prepare()
 	c.history, c.lengths = slices.Clone(p.tails), p.lengths
-	c.log.synced = unknownSynced
+	c.log.synced, c.fresh = unknownSynced, true // whether the files' names are on disk is not known either
 	r.content, r.pinned = c, true
 	if r.row.redo {
 		return r.redo(c)

@@ -154,10 +154,13 @@ func (c *content) resetAhead() {
 	}
 }
 
-// noted is the row as the index gets it. A fresh replica may have no files after a loss of power: it is empty then, as it was
-// made, and the index must not know better.
-func (r row) noted(fresh bool) row {
-	if fresh {
+// unsynced reports whether no sync of the files has ever succeeded, as far as is known.
+func (c *content) unsynced() bool { return c.fresh && c.sums.syncLength == 0 }
+
+// noted is the row as the index gets it. A replica that was never synced may have no files after a loss of power: it is empty
+// then, as it was made, and the index must not know better.
+func (r row) noted(unsynced bool) row {
+	if unsynced {
 		r.length, r.commit = 0, 0
 	}
 	return r
@@ -166,9 +169,9 @@ func (r row) noted(fresh bool) row {
 // commitRow changes the row, first in the index and then in memory. The caller holds write.
 func (r *Replica) commitRow(edit func(next *row) error) error {
 	r.mu.RLock()
-	next, fresh := r.row, false
+	next, unsynced := r.row, false
 	if c := r.content; c != nil {
-		next.sequence, fresh = c.log.sequence, c.fresh
+		next.sequence, unsynced = c.log.sequence, c.unsynced()
 	}
 	gone := r.gone
 	r.mu.RUnlock()
@@ -178,7 +181,7 @@ func (r *Replica) commitRow(edit func(next *row) error) error {
 	if err := edit(&next); err != nil {
 		return err
 	}
-	if err := r.dir.commit(rowChange(r.handle, next.noted(fresh))); err != nil {
+	if err := r.dir.commit(rowChange(r.handle, next.noted(unsynced))); err != nil {
 		return err
 	}
 	r.install(next)
@@ -300,7 +303,7 @@ func (r *Replica) failed(what string, err error) error {
 		r.mu.Lock()
 		if r.row.state == gfs.ReplicaMember {
 			r.row.state = gfs.ReplicaSuspect
-			r.dir.index.later(rowChange(r.handle, r.row.noted(r.content != nil && r.content.fresh)))
+			r.dir.index.later(rowChange(r.handle, r.row.noted(r.content != nil && r.content.unsynced())))
 		}
 		r.mu.Unlock()
 		r.store.log.WithError(err).WithField("chunk", r.handle.String()).Error("disk failed, replica suspect")

@@ -24,7 +24,7 @@ var diskBreaks = []broken{
 	},
 	{
 		rule: "a failed commit changes nothing", seed: 7, checker: checkVersions,
-		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(fresh))); err != nil {\n\t\treturn err\n\t}\n", "_ = r.dir.commit(rowChange(r.handle, next.noted(fresh)))\n"}},
+		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(unsynced))); err != nil {\n\t\treturn err\n\t}\n", "_ = r.dir.commit(rowChange(r.handle, next.noted(unsynced)))\n"}},
 	},
 	{
 		rule: "a failed overwrite is looked at", seed: 2790, checker: checkSound,

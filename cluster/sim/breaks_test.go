@@ -69,7 +69,7 @@ var leaseBreaks = []broken{
 	},
 	{
 		rule: "promised persisted before the answer", seed: 3, checker: checkVersions,
-		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(fresh))); err != nil {\n\t\treturn err\n\t}\n\tr.install(next)", "r.dir.index.later(rowChange(r.handle, next.noted(fresh)))\n\tr.install(next)"}},
+		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(unsynced))); err != nil {\n\t\treturn err\n\t}\n\tr.install(next)", "r.dir.index.later(rowChange(r.handle, next.noted(unsynced)))\n\tr.install(next)"}},
 	},
 	{
 		rule: "serial gap", seed: 344, checker: checkDurable,
