@@ -15,8 +15,14 @@ import (
 type progress func()
 
 // onPrepare fences every version below the order's. It overtakes whatever waits for others: a grant, a chain that is
-// being opened, a close.
+// being opened, a close. One that comes twice, or late, overtakes nothing.
 func (c *chunk) onPrepare(order *pb.PrepareOrder, reply actors.Reply[*pb.PrepareReply], busy progress) {
+	if replica, err := c.cs.store.Get(c.handle); err == nil {
+		if err := stale(order, replica.Status()); err != nil {
+			reply.Fail(err)
+			return
+		}
+	}
 	c.overtaken = true
 	if c.cancel != nil {
 		c.cancel()
@@ -57,10 +63,9 @@ func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, er
 	c.overtaken = false
 	replica, err := c.cs.store.Get(c.handle)
 	if err == nil {
-		switch status := replica.Status(); {
-		case gfs.Version(order.Version) <= status.Promised:
-			err = gfs.Errorf(gfs.CodeStaleVersion, "chunk %s: version %s is not above %s, which is promised", c.handle, gfs.Version(order.Version), status.Promised)
-		case order.Joiner && (status.State != gfs.ReplicaLearner || order.Source.GetAddress() == ""):
+		status := replica.Status()
+		err = stale(order, status)
+		if err == nil && order.Joiner && (status.State != gfs.ReplicaLearner || order.Source.GetAddress() == "") {
 			err = gfs.Errorf(gfs.CodeConflict, "chunk %s: a %s cannot join, or has nobody to take from: clone it first", c.handle, status.State)
 		}
 	}
@@ -85,6 +90,14 @@ func (c *chunk) prepare(order *pb.PrepareOrder, answer func(*pb.PrepareReply, er
 			c.finish()
 		})
 	})
+}
+
+// stale is the error of a Prepare whose version is not above what the replica has promised.
+func stale(order *pb.PrepareOrder, status store.Status) error {
+	if version := gfs.Version(order.Version); version <= status.Promised {
+		return gfs.Errorf(gfs.CodeStaleVersion, "chunk %s: version %s is not above %s, which is promised", status.Handle, version, status.Promised)
+	}
+	return nil
 }
 
 // promise is the slow part of Prepare: nothing is being written.
