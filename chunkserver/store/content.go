@@ -46,6 +46,7 @@ type content struct {
 	synced    uint64               // the last record known to be on disk with all before it
 	syncDue   bool                 // a record of the sync point goes ahead of the next one
 	fresh     bool                 // the files' names may not be on disk
+	unsynced  bool                 // and as far as is known nothing else is; then fresh too
 	after     []rewritten          // scratch
 	scratch   *[gfs.BlockSize]byte // from the pool while a writer needs it
 	entry     record               // scratch

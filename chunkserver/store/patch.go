@@ -253,7 +253,7 @@ func (r *Replica) applyPatch(c *content, after *sums, blocks []PatchBlock) error
 	if err != nil {
 		return r.dir.fail(r.handle, err)
 	}
-	c.synced, c.fresh = c.log.sequence, false
+	c.synced, c.fresh, c.unsynced = c.log.sequence, false, false
 	c.log.synced, c.log.syncing = c.log.region, neverSynced
 	err = r.commitRow(func(next *row) error {
 		next.redo = false

@@ -31,7 +31,8 @@ func (r *Replica) recover(powerLost bool) error {
 	defer c.dropRoom()
 	c.prepare()
 	c.history, c.lengths = slices.Clone(p.tails), p.lengths
-	c.log.synced, c.fresh = unknownSynced, true // whether the files' names are on disk is not known either
+	c.log.synced = unknownSynced
+	c.fresh, c.unsynced = true, c.sums.syncLength == 0 // whether the files' names are on disk is not known either
 	r.content, r.pinned = c, true
 	if r.row.redo {
 		return r.redo(c)
@@ -154,7 +155,7 @@ func (r *Replica) makeFiles() error {
 	}
 	c := r.opened(data, meta, &replay{sums: s, base: int64(len(b)), end: int64(len(b))}, 0)
 	c.prepare()
-	c.fresh = true
+	c.fresh, c.unsynced = true, true
 	c.log.synced = neverSynced
 	r.content, r.pinned = c, true
 	return nil

@@ -154,9 +154,6 @@ func (c *content) resetAhead() {
 	}
 }
 
-// unsynced reports whether no sync of the files has ever succeeded, as far as is known.
-func (c *content) unsynced() bool { return c.fresh && c.sums.syncLength == 0 }
-
 // noted is the row as the index gets it. A replica that was never synced may have no files after a loss of power: it is empty
 // then, as it was made, and the index must not know better.
 func (r row) noted(unsynced bool) row {
@@ -171,7 +168,7 @@ func (r *Replica) commitRow(edit func(next *row) error) error {
 	r.mu.RLock()
 	next, unsynced := r.row, false
 	if c := r.content; c != nil {
-		next.sequence, unsynced = c.log.sequence, c.unsynced()
+		next.sequence, unsynced = c.log.sequence, c.unsynced
 	}
 	gone := r.gone
 	r.mu.RUnlock()
@@ -303,7 +300,7 @@ func (r *Replica) failed(what string, err error) error {
 		r.mu.Lock()
 		if r.row.state == gfs.ReplicaMember {
 			r.row.state = gfs.ReplicaSuspect
-			r.dir.index.later(rowChange(r.handle, r.row.noted(r.content != nil && r.content.unsynced())))
+			r.dir.index.later(rowChange(r.handle, r.row.noted(r.content != nil && r.content.unsynced)))
 		}
 		r.mu.Unlock()
 		r.store.log.WithError(err).WithField("chunk", r.handle.String()).Error("disk failed, replica suspect")

@@ -39,7 +39,7 @@ func (r *Replica) Sync() error {
 	}
 	r.write.Lock()
 	defer r.write.Unlock()
-	c.fresh = c.fresh && !at.fresh
+	c.fresh, c.unsynced = c.fresh && !at.fresh, c.unsynced && !at.fresh
 	if c.log.syncing == region {
 		c.log.synced = region
 	}
@@ -178,7 +178,7 @@ func (d *directory) syncGroup(group []*Replica) error {
 	for i, r := range group {
 		r.write.Lock()
 		if c, err := r.open(); err == nil {
-			c.fresh = false
+			c.fresh, c.unsynced = false, false
 			if c.log.sequence == sequences[i] {
 				// The record that says so goes ahead of the next one: the log up to here is on disk, so
 				// whatever of it a restart finds ends at this length or has that record.
