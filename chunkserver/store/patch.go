@@ -37,8 +37,9 @@ const (
 	patchHeaderBytes = 24 // magic, format, CRC32C of what follows up to the data, length of the checkpoint, number of blocks
 )
 
-// ApplyPatch takes over a patch of a replica that is open for mutation, atomically: it is collected in a side file
-// and fsynced, marked in the index, applied, fsynced, and the mark dropped; after a crash it is applied again. So
+// ApplyPatch takes over a patch of a replica that is open for mutation, atomically: what the replica holds is fsynced, the patch
+// is collected in a side file and fsynced, marked in the index, applied, fsynced, and the mark dropped; after a crash it is
+// applied again. So
 // the replica has its old state or the new one, and the new one is durable when ApplyPatch returns. Readers see
 // either. What lay beyond the length is discarded. Block data that does not match its CRC is CodeCorrupt, and a
 // patch that makes no sense CodeInvalid; then, and when there is no space, nothing has changed.

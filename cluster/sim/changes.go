@@ -31,8 +31,8 @@ const (
 // trashTime is how long removed files can be restored.
 const trashTime = 3 * time.Second
 
-// changes adds what clients do to the files of every other seed. It draws from numbers of its own, so that it changes
-// nothing of the other seeds.
+// changes adds what clients do to the files, in every other seed in which no disk fails. It draws from numbers of its own, so
+// that it changes nothing of the other seeds.
 func (p *planner) changes(seed uint64) {
 	if seed%2 == 1 || p.script.hasBadDisks() {
 		return

@@ -18,13 +18,13 @@
 // fail, and unsynced pages go only in scripts in which no other server has any trouble, of replicas beside which another
 // one is good.
 //
-// Some data of mutations are pushed ahead of them (push.go, pushline.go): the code that takes pushes in, passes them on, keeps them and finds
-// them for who names them is that of package dataplane, between simulated connections. Data come late, in part, to some
+// Some data of mutations are pushed ahead of them (push.go, pushline.go): the code that takes pushes in, passes them on, keeps
+// them and finds them for who names them is that of package dataplane, between simulated connections. Data come late, in part, to some
 // of the members or to none; names are used again, by clients that begin anew; servers end between a push and its mutation;
 // data get old and find no room, for which a simulated server keeps little of them and not for long. Members pull what they
 // lack while what comes behind it waits (inbox.go).
 //
-// Clients append records to one file and write to slots of another, and read both. In every other seed they also truncate
+// Clients append records to one file and write to slots of another, and read both. In three of eight seeds they also truncate
 // these files, remove them, bring them back, make them again and put new ones in their place (changes.go), and now and
 // then a file has several chunks that are full soon. What must come of that, filechecks.go knows.
 //
@@ -44,5 +44,6 @@
 //
 // # What it does not do
 //
-// It says nothing about sockets, NATS, Raft and the kernel, nor about speed; cluster/chaos has the real ones. Within one call of the store nothing else happens.
+// It says nothing about sockets, NATS, Raft and the kernel, nor about speed; cluster/chaos has the real ones. Within one
+// call of the store nothing else happens. Where disks fail, files are not truncated or removed.
 package sim
