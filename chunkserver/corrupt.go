@@ -42,7 +42,7 @@ func (cs *Chunkserver) condemn(handle gfs.ChunkHandle) (bad bool, err error) {
 	}
 	blocks, err := badBlocks(replica)
 	if err != nil || len(blocks) == 0 {
-		return false, err
+		return replica.Status().State == gfs.ReplicaCorrupt, err // its files may be gone, or not be given
 	}
 	cs.log.WithField("chunk", handle.String()).WithField("blocks", blocks).Error("replica declared corrupt")
 	return true, replica.SetState(gfs.ReplicaCorrupt)

@@ -96,10 +96,12 @@ func (r *Replica) opened(data, meta file, p *replay, size int64) *content {
 // read opens a replica's files and reads the checksum file; that of a marked replica ends where a crash cut it.
 func (r *Replica) read(marked bool) (*content, *replay, error) {
 	data, meta, err := r.dir.openReplica(r.handle)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %v", r.handle, err)
-		}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %v", r.handle, err)
+	case damaged(err):
+		return nil, nil, r.unread(err)
+	case err != nil: // too many open files, say: the replica may be sound
 		return nil, nil, gfs.Errorf(gfs.CodeNoReplica, "chunk %s: %v", r.handle, err)
 	}
 	fail := func(code gfs.Code, err error) (*content, *replay, error) {
@@ -120,8 +122,9 @@ func (r *Replica) read(marked bool) (*content, *replay, error) {
 	case errors.Is(err, errNewer):
 		return fail(gfs.CodeInvalid, err)
 	case errors.Is(err, errUnread):
-		_, _, corrupt := fail(gfs.CodeCorrupt, fmt.Errorf("checksum file: %w", err))
-		return nil, nil, fmt.Errorf("%w (%w)", corrupt, errUnread)
+		data.Close()
+		meta.Close()
+		return nil, nil, r.unread(fmt.Errorf("checksum file: %w", err))
 	case err != nil:
 		return fail(gfs.CodeCorrupt, fmt.Errorf("checksum file: %w", err))
 	case p.sums.handle != r.handle:
@@ -131,6 +134,11 @@ func (r *Replica) read(marked bool) (*content, *replay, error) {
 		p.fulfil() // what was announced last was done before the chunk was closed
 	}
 	return r.opened(data, meta, p, dataInfo.Size()), p, nil
+}
+
+// unread is the error, CodeCorrupt, of a replica of which the disk did not give a file.
+func (r *Replica) unread(err error) error {
+	return fmt.Errorf("%w (%w)", gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %v", r.handle, err), errUnread)
 }
 
 // acquire is the replica's content, opened if need be, for the caller to use until it calls release. It blocks
@@ -196,11 +204,14 @@ func (r *Replica) load() (*content, error) {
 	return c, nil
 }
 
-// condemn declares a replica corrupt whose files are gone or make no sense. The caller holds Replica.mu.
+// condemn declares a replica corrupt whose files are gone or make no sense; one that the disk did not give is so for this
+// process alone, the next one tries again. The caller holds Replica.mu.
 func (r *Replica) condemn(err error) {
 	r.broken = err
 	r.row.state = gfs.ReplicaCorrupt
-	r.dir.index.later(rowChange(r.handle, r.row))
+	if !errors.Is(err, errUnread) {
+		r.dir.index.later(rowChange(r.handle, r.row))
+	}
 	r.store.log.WithError(err).WithField("chunk", r.handle.String()).Error("replica corrupt")
 }
 

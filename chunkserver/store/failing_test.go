@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -205,5 +207,117 @@ func TestAPatchThatIsNotOnDiskFails(t *testing.T) {
 		if status := r.Status(); status.State != gfs.ReplicaSuspect {
 			t.Fatalf("status %+v", status)
 		}
+	}
+}
+
+// A file that the disk does not give costs one replica, not the server, and only for as long as the process runs: also
+// when power was lost before.
+func TestAReplicaThatIsNotGiven(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		for _, op := range []operation{opOpen, opRead} {
+			for _, boot := range []string{"one", "two"} {
+				k := &failing{suffix: "01" + sumSuffix}
+				cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", Boot: "one", fault: k.fault}
+				s := openStore(t, cfg)
+				data := noise(1, 1000)
+				for h := range gfs.ChunkHandle(2) {
+					if r := filled(t, s, 1+h, data); closed {
+						closeChunk(t, s, r)
+					} else {
+						must(t, r.Sync())
+					}
+				}
+				must(t, s.Close())
+
+				cfg.Boot = boot
+				k.operations = map[operation]error{op: syscall.EIO}
+				s = openStore(t, cfg)
+				r, err := s.Get(1)
+				must(t, err)
+				_, err = r.ReadAt(make([]byte, 1000), 0)
+				wantCode(t, err, gfs.CodeCorrupt)
+				if status := r.Status(); status.State != gfs.ReplicaCorrupt {
+					t.Fatalf("status %+v", status)
+				}
+				other, err := s.Get(2)
+				must(t, err)
+				if bad, err := other.VerifyAll(); err != nil || bad != nil {
+					t.Fatalf("blocks %v of the other replica are bad: %v", bad, err)
+				}
+				must(t, s.Close())
+
+				k.operations = nil
+				s = openStore(t, cfg)
+				r, err = s.Get(1)
+				must(t, err)
+				want := gfs.ReplicaMember
+				if boot != "one" && !closed {
+					want = gfs.ReplicaSuspect
+				}
+				if bad, err := r.VerifyAll(); err != nil || bad != nil || r.Status().State != want || r.Status().Length != 1000 {
+					t.Fatalf("blocks %v are bad: %v; status %+v, want %s", bad, err, r.Status(), want)
+				}
+				must(t, s.Close())
+			}
+		}
+	}
+}
+
+// A full disk keeps no server from starting: what the restart found out about a torn block is written with the next change.
+func TestARestartOnAFullDisk(t *testing.T) {
+	k := &failing{}
+	cfg := Config{Dirs: []string{t.TempDir()}, Cluster: "c", fault: k.fault}
+	s := openStore(t, cfg)
+	r := filled(t, s, 1, noise(1, 1000))
+	k.operations, k.once = map[operation]error{opWrite: syscall.ENOSPC}, true
+	k.suffix = r.handle.String()
+	if err := r.WriteAt(0, noise(2, 1000), nil); err == nil { // announced and not written
+		t.Fatal("written on a full disk")
+	}
+	must(t, s.Close())
+
+	k.once, k.suffix = false, ""
+	for range 2 {
+		k.operations = map[operation]error{opWrite: syscall.ENOSPC}
+		s = openStore(t, cfg)
+		r, err := s.Get(1)
+		must(t, err)
+		got := make([]byte, 1000)
+		if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, noise(1, 1000)) {
+			t.Fatalf("read: %v", err)
+		}
+		must(t, s.Close())
+	}
+	k.operations = nil
+	s = openStore(t, cfg)
+	r, err := s.Get(1)
+	must(t, err)
+	must(t, r.WriteAt(1000, noise(3, 10), nil))
+	must(t, r.Advance(Progress{Length: 1010, Commit: 1010}))
+	must(t, s.Close())
+	s = openStore(t, cfg)
+	r, err = s.Get(1)
+	must(t, err)
+	if bad, err := r.VerifyAll(); err != nil || bad != nil || r.Status().Length != 1010 {
+		t.Fatalf("blocks %v are bad: %v; status %+v", bad, err, r.Status())
+	}
+}
+
+// A master's epoch is taken down where it can be: a disk that has failed keeps nobody from the replicas on another one.
+func TestAnEpochIsTakenDownBesideAFailedDisk(t *testing.T) {
+	k := &failing{}
+	cfg := Config{Dirs: []string{t.TempDir(), t.TempDir()}, Cluster: "c", fault: k.fault}
+	k.suffix = filepath.Join(cfg.Dirs[0], indexName)
+	s := openStore(t, cfg)
+	must(t, s.RaiseEpoch(1))
+	k.operations = map[operation]error{opCommit: syscall.EIO}
+	must(t, s.RaiseEpoch(2))
+	k.suffix = ""
+	wantCode(t, s.RaiseEpoch(3), gfs.CodeUnavailable)
+	k.operations = nil
+	must(t, s.Close())
+	s = openStore(t, cfg)
+	if e := s.Epoch(); e != 2 {
+		t.Fatalf("epoch %d after a restart", e)
 	}
 }

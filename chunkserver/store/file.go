@@ -169,6 +169,11 @@ func outOfSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
+// damaged reports whether an error means that a disk, or the file system on it, does not give what it holds.
+func damaged(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EUCLEAN) || errors.Is(err, syscall.EBADMSG)
+}
+
 // diskError gives a failed write its code: full disks have their own, after everything else the replica is
 // suspect and another one has to be used.
 func diskError(h gfs.ChunkHandle, what string, err error) error {

@@ -49,7 +49,13 @@ func (r *Replica) recover(powerLost bool) error {
 	changed = r.checkLast(c) || changed
 	if changed {
 		r.describe(c)
-		if err := c.log.checkpoint(&c.sums); err != nil {
+		err := c.log.checkpoint(&c.sums)
+		switch {
+		case err == nil:
+		case outOfSpace(err): // whoever writes next writes it first; until then a restart finds out the same again
+			c.log.stale = true
+			r.store.log.WithError(err).WithField("chunk", r.handle.String()).Warn("disk full, checksums of a restart not written")
+		default:
 			return r.failed("write checksums", err)
 		}
 	}

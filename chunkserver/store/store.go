@@ -202,20 +202,23 @@ func (s *Store) recoverDirectory(d *directory) error {
 		}
 	}
 	d.dropPatches(s.replicas)
+	var changes []change
 	for _, r := range marked {
+		found := r.row
 		if err := r.recover(powerLost); err != nil {
 			return err
+		}
+		if !errors.Is(r.broken, errUnread) {
+			found = r.row
+		}
+		if powerLost {
+			changes = append(changes, rowChange(r.handle, found))
 		}
 	}
 	if string(before) != boot {
 		// In one commit: after the next restart nobody could tell any more that they are suspect. And last: if this restart
 		// is cut short, the next one has to know it as well.
-		changes := []change{{bucketServer, []byte(keyBoot), []byte(boot)}}
-		for _, r := range marked {
-			if powerLost {
-				changes = append(changes, rowChange(r.handle, r.row))
-			}
-		}
+		changes = append(changes, change{bucketServer, []byte(keyBoot), []byte(boot)})
 		if err := d.commit(changes...); err != nil {
 			return err
 		}
@@ -267,12 +270,23 @@ func (s *Store) RaiseEpoch(e gfs.Epoch) error {
 		}
 		return gfs.Errorf(gfs.CodeStaleEpoch, "epoch %d: epoch %d was heard", e, now)
 	}
-	// In every directory: any of them may be missing one day.
+	// In every directory, as any of them may be missing one day; but one whose disk has failed keeps nobody from the
+	// replicas on the others.
+	var failed error
+	noted := 0
 	for _, d := range s.dirs {
 		err := d.commit(change{bucketServer, []byte(keyEpoch), binary.BigEndian.AppendUint64(nil, uint64(e))})
-		if err != nil {
+		switch {
+		case err == nil:
+			noted++
+		case d.failed.Load():
+			failed = err
+		default:
 			return err
 		}
+	}
+	if noted == 0 {
+		return failed
 	}
 	s.epoch.Store(uint32(e))
 	return nil

@@ -41,7 +41,7 @@ var diskVerbs = []string{badRead, badWrite, badSync, badName, badIndex, diskFull
 type disk struct {
 	until map[string]time.Duration // by verb: operations fail up to then
 	once  map[string]bool          // or the next one does
-	given bool                     // this process heard of a failed fsync or commit: its store takes the disk for lost
+	given bool                     // this process heard of something that its store does without from then on
 	doubt bool                     // a commit that failed was done all the same: the next process finds it
 	last  time.Duration            // when something failed last, if ever
 	full  time.Duration            // when it was last said that there is no space, if ever
@@ -106,6 +106,7 @@ func (s *server) fails(op, path string, n int) (done int, err error) {
 		}
 	case "create", "open", "rename", "replace":
 		if wrong(badName) {
+			k.given = k.given || op == "open" // a replica that was not given is out of use until the next process
 			return 0, s.eio(op, path)
 		}
 		if op == "create" && c.chance(2) && wrong(diskFull) {
