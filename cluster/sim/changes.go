@@ -31,10 +31,10 @@ const (
 // trashTime is how long removed files can be restored.
 const trashTime = 3 * time.Second
 
-// changes adds what clients do to the files, in every other seed in which no disk fails. It draws from numbers of its own, so
+// changes adds what clients do to the files, in every other seed. It draws from numbers of its own, so
 // that it changes nothing of the other seeds.
 func (p *planner) changes(seed uint64) {
-	if seed%2 == 1 || p.script.hasBadDisks() {
+	if seed%2 == 1 {
 		return
 	}
 	p.Rand = rand.New(rand.NewPCG(seed, 0xf11e5))

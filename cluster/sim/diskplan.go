@@ -21,7 +21,7 @@ func planDisks(s Script) Script {
 		return p.script
 	}
 	victim := p.server()
-	p.script.Steps = slices.DeleteFunc(p.script.Steps, func(step Step) bool { return step.Verb != "lead" })
+	p.script.Steps = slices.DeleteFunc(p.script.Steps, func(step Step) bool { return !apart(step) })
 	for range 2 + p.IntN(10) {
 		p.badDisk(within(), victim, append([]string{flipBit, flipBit}, diskVerbs...))
 	}
@@ -31,6 +31,11 @@ func planDisks(s Script) Script {
 		p.add(at+time.Duration(5+p.IntN(1500))*time.Millisecond, "start", victim)
 	}
 	return p.script
+}
+
+// apart reports whether a step has nothing to do with what befalls servers.
+func apart(step Step) bool {
+	return step.Verb == "lead" || step.Verb == stepWide || changesFiles(step.Verb)
 }
 
 // badDisk adds one step about a disk.
@@ -59,7 +64,7 @@ func (s Script) oneDisk() bool {
 	victim := ""
 	for _, step := range s.Steps {
 		switch {
-		case step.Verb == "lead":
+		case apart(step):
 			continue
 		case step.Verb == flipBit, step.Verb == "crash", step.Verb == "start", slices.Contains(diskVerbs, step.Verb):
 		default:
