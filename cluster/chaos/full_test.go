@@ -36,7 +36,7 @@ func TestFullDisks(t *testing.T) {
 	if _, err := r.run(ctx, strings.NewReader("first\n"), "append", "/log"); err != nil {
 		t.Fatal(err)
 	}
-	fill()
+	fill(leftBytes)
 	began := time.Now()
 
 	line := strings.Repeat("x", 99) + "\n"
@@ -61,6 +61,27 @@ func TestFullDisks(t *testing.T) {
 	}
 
 	t.Log("full: done after", time.Since(began))
+
+	// Nor is a full disk in the way of a process that begins anew, even where the last byte is taken meanwhile.
+	for i := range r.chunkservers {
+		if err := r.Kill(fmt.Sprintf("cs%d", i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(0)
+	for i := range r.chunkservers {
+		if err := r.Start(ctx, fmt.Sprintf("cs%d", i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.waitReady(ctx)
+	if !bytes.Equal(r.must(ctx, "cat", "/kept"), want) {
+		t.Error("a file that was stored before differs after a restart on full disks")
+	}
+	if found := bytes.Count(r.must(ctx, "cat", "--records", "/log"), []byte("\n")); found < 1+acknowledged {
+		t.Errorf("%d lines were acknowledged, %d are there after a restart on full disks", 1+acknowledged, found)
+	}
+
 	free()
 	if _, err := r.run(ctx, strings.NewReader("last\n"), "append", "/log"); err != nil {
 		t.Errorf("append after space was freed: %v", err)
@@ -81,8 +102,8 @@ func TestFullDisks(t *testing.T) {
 }
 
 // newFullRig starts a cluster whose disks can be filled and freed: small file systems where we may mount such, else
-// limits on the size of the processes' files.
-func newFullRig(t *testing.T, ctx context.Context) (r *rig, fill, free func()) {
+// limits on the size of the processes' files, which end with the process. fill leaves so many bytes.
+func newFullRig(t *testing.T, ctx context.Context) (r *rig, fill func(left int64), free func()) {
 	t.Helper()
 	const chunkservers = 3
 	binary, err := processes.Build(ctx, t.TempDir())
@@ -132,25 +153,36 @@ func newFullRig(t *testing.T, ctx context.Context) (r *rig, fill, free func()) {
 	}
 	if len(disks) == chunkservers {
 		ballast := func(i int) string { return filepath.Join(disks[i], "ballast") }
-		return r, each(func(i int) error { return fillDisk(disks[i], ballast(i)) }), each(func(i int) error { return os.Remove(ballast(i)) })
+		fill := func(left int64) { each(func(i int) error { return fillDisk(disks[i], ballast(i), left) })() }
+		return r, fill, each(func(i int) error { return os.Remove(ballast(i)) })
 	}
 	limit := func(bytes uint64) func() {
 		return each(func(i int) error {
-			return unix.Prlimit(r.Process(fmt.Sprintf("cs%d", i+1)).Pid(), unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}, nil)
+			p := r.Process(fmt.Sprintf("cs%d", i+1))
+			if p == nil {
+				return nil
+			}
+			return unix.Prlimit(p.Pid(), unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: bytes, Max: unix.RLIM_INFINITY}, nil)
 		})
 	}
-	return r, limit(leftBytes), limit(unix.RLIM_INFINITY)
+	return r, func(left int64) { limit(uint64(left))() }, limit(unix.RLIM_INFINITY)
 }
 
-// fillDisk makes a file that leaves leftBytes on its file system.
-func fillDisk(disk, ballast string) error {
+// fillDisk makes a file, or makes it longer, so that so many bytes are left on its file system.
+func fillDisk(disk, ballast string, left int64) error {
 	var at unix.Statfs_t
 	if err := unix.Statfs(disk, &at); err != nil {
 		return err
 	}
-	f, err := os.Create(ballast)
+	f, err := os.OpenFile(ballast, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, int64(at.Bavail)*at.Bsize-leftBytes), f.Close())
+	defer f.Close()
+	held, err := f.Seek(0, io.SeekEnd)
+	more := int64(at.Bavail)*at.Bsize - left
+	if err != nil || more <= 0 {
+		return err
+	}
+	return unix.Fallocate(int(f.Fd()), 0, held, more)
 }
