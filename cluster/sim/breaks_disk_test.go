@@ -7,7 +7,7 @@ var diskBreaks = []broken{
 		edits: []edit{{"chunkserver/store/sync.go", "if err := c.data.sync(); err != nil {\n\t\treturn r.dir.fail(r.handle, err)\n\t}\n", "_ = c.data.sync()\n"}},
 	},
 	{
-		rule: "fsync of the checksums", seed: 46, checker: checkDurable,
+		rule: "fsync of the checksums", seed: 3639, checker: checkDurable,
 		edits: []edit{{"chunkserver/store/sync.go", "if err := c.meta.sync(); err != nil {\n\t\treturn r.dir.fail(r.handle, err)\n\t}\n", "_ = c.meta.sync()\n"}},
 	},
 	{
@@ -27,7 +27,7 @@ var diskBreaks = []broken{
 		edits: []edit{{"chunkserver/store/replica.go", "if err := r.dir.commit(rowChange(r.handle, next.noted(unsynced))); err != nil {\n\t\treturn err\n\t}\n", "_ = r.dir.commit(rowChange(r.handle, next.noted(unsynced)))\n"}},
 	},
 	{
-		rule: "a failed overwrite is looked at", seed: 2790, checker: checkSound,
+		rule: "a failed overwrite is looked at", seed: 2431, checker: checkSettled,
 		edits: []edit{{"chunkserver/store/write.go", "c.salvage()\n", "\n"}},
 	},
 	{
@@ -35,7 +35,7 @@ var diskBreaks = []broken{
 		edits: []edit{{"chunkserver/chunk_primary.go", "c.endOrderBefore(serial, c.notPrimary(), refused)\n\t\tif full {", "c.endOrder(refused)\n\t\tif full {"}},
 	},
 	{
-		rule: "the holder declares itself corrupt", seed: 70, checker: checkSettled,
+		rule: "the holder declares itself corrupt", seed: 103, checker: checkSettled,
 		edits: []edit{{"chunkserver/corrupt.go", "if replica.Status().State != gfs.ReplicaMember {", "if true {"}},
 	},
 	{
