@@ -240,11 +240,12 @@ func (c serverDown) Do(s *namespaceShell) {
 	}
 }
 
-// reviveChunks is the scanner's list of chunks that are open in the log, or known to chunkservers in a newer version than
-// to a log that was restored from a backup.
+// reviveChunks is the scanner's list of chunks that need a primary: that are open in the log, known to chunkservers in a newer
+// version than to a log that was restored from a backup, or of which all replicas are suspect.
 type reviveChunks struct {
 	period  *period
 	handles []gfs.ChunkHandle
+	closed  bool // they need one even where the log has them closed
 }
 
 func (c reviveChunks) Do(s *namespaceShell) {
@@ -255,8 +256,7 @@ func (c reviveChunks) Do(s *namespaceShell) {
 		if s.leaseActors[handle] != nil {
 			continue
 		}
-		chunk, found := s.view().Chunk(handle)
-		if found && (chunk.Open || chunk.Version.Epoch() < s.period.restored) && s.leaseOf(handle) {
+		if chunk, found := s.view().Chunk(handle); found && (chunk.Open || c.closed) && s.leaseOf(handle) {
 			s.tell(handle, leaseRevive{})
 		}
 	}

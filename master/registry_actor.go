@@ -314,22 +314,25 @@ type surveyChunks struct {
 type sliceSurvey struct {
 	counts surveyCounts
 	plans  []joinPlan
-	ahead  []gfs.ChunkHandle // of which replicas are newer than the log, which was restored
+	revive []gfs.ChunkHandle // that need a primary, though the log may have them closed
 }
 
 func (c surveyChunks) Do(s *registryShell) {
 	var found sliceSurvey
 	for _, chunk := range c.chunks {
-		good, corrupt := s.core.Survey(chunk.Handle, chunk.Version)
-		found.counts.corrupt += uint64(corrupt)
+		survey := s.core.Survey(chunk.Handle, chunk.Version)
+		found.counts.corrupt += uint64(survey.Corrupt)
 		if chunk.Version.Epoch() < c.period.restored && s.core.Ahead(chunk.Handle, chunk.Version, c.period.restored) {
-			found.ahead = append(found.ahead, chunk.Handle) // and what the log knows as good brings none of these in
+			found.revive = append(found.revive, chunk.Handle) // the log was restored, and what it knows as good brings none of these in
 			continue
 		}
 		switch {
-		case good == 0:
+		case survey.Good == 0:
 			found.counts.missing++
-		case good < chunk.Replicas:
+			if survey.Suspect > 0 { // power was lost, and nobody serves a suspect before it was a primary
+				found.revive = append(found.revive, chunk.Handle)
+			}
+		case survey.Good < chunk.Replicas:
 			found.counts.under++
 			if len(found.plans) < maxThin && !c.busy[chunk.Handle] {
 				if plan, ok := s.plan(chunk); ok {

@@ -136,7 +136,7 @@ func (s *scannerShell) reviveSlice() {
 	if len(handles) == 0 {
 		return
 	}
-	s.namespace.Send(reviveChunks{s.period, handles})
+	s.namespace.Send(reviveChunks{s.period, handles, false})
 	if len(handles) == scanSlice {
 		p := s.period
 		s.self.Send(actors.Func[*scannerShell](func(s *scannerShell) {
@@ -178,8 +178,8 @@ func (c sliceSurveyed) Do(s *scannerShell) {
 	s.counts.missing += c.found.counts.missing
 	s.counts.corrupt += c.found.counts.corrupt
 	s.join(c.found.plans)
-	if len(c.found.ahead) > 0 {
-		s.namespace.Send(reviveChunks{s.period, c.found.ahead})
+	if len(c.found.revive) > 0 {
+		s.namespace.Send(reviveChunks{s.period, c.found.revive, true})
 	}
 	if !c.last {
 		s.surveySlice()

@@ -266,7 +266,7 @@ func (s *server) befallDisk(verb string, d time.Duration) {
 	}
 }
 
-// settleDoubt takes what a new process finds promised for promised when it was committed, though nobody was told.
+// settleDoubt takes what a new process finds promised, or made, for so since it was committed, though nobody was told.
 func (s *server) settleDoubt() {
 	if !s.disk.doubt {
 		return
@@ -274,9 +274,11 @@ func (s *server) settleDoubt() {
 	s.disk.doubt = false
 	for _, status := range s.server.Store().Statuses(0, math.MaxInt32) {
 		name := replicaName{s.name, status.Handle}
-		if before, known := s.cluster.checks.versions[name]; known {
-			before.Promised = max(before.Promised, status.Promised)
-			s.cluster.checks.versions[name] = before
+		before, known := s.cluster.checks.versions[name]
+		if !known {
+			before = status
 		}
+		before.Promised = max(before.Promised, status.Promised)
+		s.cluster.checks.versions[name] = before
 	}
 }

@@ -204,18 +204,28 @@ func (r *Registry) replica(e entry) Replica {
 	}
 }
 
-// Survey counts the good replicas of a chunk at servers that are up, and the corrupt ones anywhere.
-func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) (good, corrupt int) {
+// Survey is what is known of a chunk's replicas, in numbers.
+type Survey struct {
+	Good    int // at servers that are up
+	Suspect int // at servers that are up, and good but for that
+	Corrupt int // anywhere
+}
+
+// Survey counts the replicas of a chunk.
+func (r *Registry) Survey(handle gfs.ChunkHandle, logged gfs.Version) Survey {
 	var buffer [8]entry
+	var found Survey
 	for _, e := range r.locations.appendEntries(buffer[:0], handle) {
-		switch {
+		switch up := r.servers[e.server].up; {
 		case e.state == gfs.ReplicaCorrupt:
-			corrupt++
-		case e.good(logged) && r.servers[e.server].up:
-			good++
+			found.Corrupt++
+		case e.good(logged) && up:
+			found.Good++
+		case e.state == gfs.ReplicaSuspect && (e.active == logged || e.promised == logged) && up:
+			found.Suspect++
 		}
 	}
-	return good, corrupt
+	return found
 }
 
 // Ahead reports whether a server that is up holds a replica of a newer version than the logged one, of an epoch before the
