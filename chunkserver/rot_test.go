@@ -146,3 +146,39 @@ func TestAPrimaryThatCannotReadItsOwnBlockAccusesNobody(t *testing.T) {
 		return m.Kind == pb.Report_CORRUPT && m.Accused == string(r.servers[0].ID())
 	})
 }
+
+// TestALastBlockThatNobodyHas: the last block has rotted while the server was down, and no other server has it. The replica is
+// corrupt then, once, instead of being refused as a primary again and again; its other blocks are served.
+func TestALastBlockThatNobodyHas(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	const handle = gfs.ChunkHandle(4)
+	version := r.create(handle, 0)
+	data := pattern(1, gfs.BlockSize+1000)
+	writer := dial(t, r.servers[0].Addr())
+	must(t, writer.write(handle, version, 0, data[:gfs.BlockSize]))
+	must(t, writer.write(handle, version, gfs.BlockSize, data[gfs.BlockSize:])) // and with it that the first one is committed
+	r.stop(0)
+	r.rot(0, handle, gfs.BlockSize+500)
+	r.start(0)
+	next := r.nextVersion()
+	if _, err := r.prepare(0, handle, next, version); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := r.grant(handle, next, 0); gfs.CodeOf(err) != gfs.CodeCorrupt && reply.GetAccused() != string(r.servers[0].ID()) {
+		t.Fatalf("granted: %v, %v", reply, err)
+	}
+	receive(t, r.reports, "report", func(m *pb.Report) bool {
+		return m.Kind == pb.Report_CORRUPT && m.Accused == string(r.servers[0].ID())
+	})
+	if reply, err := r.prepare(0, handle, r.nextVersion(), next); err != nil || gfs.ReplicaState(reply.GetState()) != gfs.ReplicaCorrupt {
+		t.Fatalf("prepared: %v, %v", reply, err)
+	}
+	reader := dial(t, r.servers[0].Addr())
+	if got := reader.readAll(handle, next, gfs.BlockSize); !bytes.Equal(got, data[:gfs.BlockSize]) {
+		t.Fatal("the first block differs")
+	}
+	if reply, served := reader.read(&pb.Read{Handle: uint64(handle), Offset: gfs.BlockSize, Length: 10}); len(served) > 0 {
+		t.Fatalf("served a rotten block: %v", reply)
+	}
+}

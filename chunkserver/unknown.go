@@ -2,6 +2,7 @@ package chunkserver
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/cairnfs/cairn/chunkserver/store"
@@ -11,8 +12,8 @@ import (
 
 // settleUnknown brings the blocks that are in no known state here into one, before the others are made equal: each is
 // taken from a member where it verifies. What no member has was being overwritten by a mutation that was never
-// acknowledged, at all of them: what that did not write is what it was. It returns the digest afterwards; an error says
-// that this server is not the one to be primary, as long as a member that might have a block has not said so.
+// acknowledged, at all of them: what that did not write is what it was. Where no mutation was under way it is rot, and the
+// replica corrupt. It returns the digest afterwards; an error says that this server is not the one to be primary.
 func (a *activation) settleUnknown(ctx context.Context, digest store.Digest) (store.Digest, error) {
 	lacking, silent := digest.Unknown, false
 	for _, member := range a.members[1:] {
@@ -39,6 +40,11 @@ func (a *activation) settleUnknown(ctx context.Context, digest store.Digest) (st
 	if err == nil && len(digest.Unknown) > 0 {
 		a.accused = string(a.cs.ID())
 		err = gfs.Errorf(gfs.CodeCorrupt, "chunk %s: %d blocks are in no known state here", a.replica.Handle(), len(digest.Unknown))
+		if !silent {
+			err = errors.Join(err, a.replica.SetState(gfs.ReplicaCorrupt))
+			a.cs.tellCorrupt(a.replica.Handle(), err.Error())
+			a.cs.heartbeat.Send(stateSoon(a.replica.Handle()))
+		}
 	}
 	return digest, err
 }

@@ -89,7 +89,7 @@ func readable(h Handler, handle gfs.ChunkHandle, version gfs.Version) (*store.Re
 		return nil, store.Status{}, false, err
 	}
 	status := replica.Status()
-	if status.State != gfs.ReplicaMember || status.Active == 0 {
+	if status.State == gfs.ReplicaLearner || status.State == gfs.ReplicaSuspect || status.Active == 0 {
 		return nil, status, false, gfs.Errorf(gfs.CodeNoReplica, "chunk %s: the replica here is a %s and serves nobody: read another", handle, status.State)
 	}
 	if version != 0 && version != status.Active {
