@@ -204,6 +204,9 @@ func (c *Chunk) Located(replicas []registry.Replica, now time.Time) {
 		if tooFew {
 			c.askWitness(s)
 		}
+		if !now.Before(c.episode.began.Add(tellAfter)) {
+			c.answerWants(c.notYet(s))
+		}
 	case len(s.tell) > 0:
 		c.prepare(append(s.tell, s.relay...), false, now)
 	case len(s.suspects) > 0 && s.sound == 0 && s.unheard+s.accused == 0:

@@ -96,7 +96,8 @@ func (c *Chunk) newest(replicas []registry.Replica) gfs.Version {
 	return newest
 }
 
-func (c *Chunk) nobodyLeft(s census) error {
+// why says what is known of the members that cannot be told.
+func (c *Chunk) why(s census) string {
 	why := []string{}
 	if len(s.down) > 0 {
 		why = append(why, "down: "+strings.Join(s.down, ", "))
@@ -110,6 +111,16 @@ func (c *Chunk) nobodyLeft(s census) error {
 	if reasons := c.reasons(); reasons != "" {
 		why = append(why, reasons)
 	}
+	return strings.Join(why, "; ")
+}
+
+func (c *Chunk) nobodyLeft(s census) error {
 	return gfs.Errorf(gfs.CodeUnavailable, "no good replica of chunk %s can be reached, %d exist (%s): start the chunkservers that hold them",
-		c.cfg.Handle, c.logged.Members, strings.Join(why, "; "))
+		c.cfg.Handle, c.logged.Members, c.why(s))
+}
+
+// notYet is what those who want the chunk hear during a grace.
+func (c *Chunk) notYet(s census) error {
+	return gfs.Errorf(gfs.CodeUnavailable, "chunk %s has %d replicas, of which %d can be reached (%s): it waits for the others for %v before it goes on without them",
+		c.cfg.Handle, c.logged.Members, len(s.tell)+len(s.relay), c.why(s), Grace)
 }

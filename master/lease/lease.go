@@ -36,6 +36,8 @@ const (
 	lateTick = gfs.PrepareBusyInterval
 	// pollInterval is how often the registry is asked again during a grace.
 	pollInterval = 200 * time.Millisecond
+	// tellAfter is when those who want the chunk are told that a grace runs: they wait no longer than 8 s for an answer.
+	tellAfter = 5 * time.Second
 )
 
 const (
@@ -399,10 +401,10 @@ func (c *Chunk) Report(version gfs.Version, reporter, accused gfs.ServerID, now 
 	}
 }
 
-// Revive is the scanner's word that the log has the chunk open, or knows an older version of it than chunkservers hold:
-// without a live primary it gets one, which then closes it.
+// Revive is the scanner's word that the log has the chunk open, or knows an older version of it than chunkservers hold, or that
+// all its replicas are suspect: without a live primary it gets one, which then closes it.
 func (c *Chunk) Revive(now time.Time) {
-	if c.phase == Idle && (c.logged.Open || c.restored()) {
+	if c.phase == Idle {
 		c.begin(now)
 	}
 }
@@ -465,16 +467,22 @@ func (c *Chunk) answer(a Answer) { c.out.Answers = append(c.out.Answers, a) }
 
 // answerAll gives every waiter, for the chunk, its close or the log of a close, the error.
 func (c *Chunk) answerAll(err error) {
-	for _, waiter := range c.waiters {
-		c.answer(Answer{Waiter: waiter, Err: err})
-	}
+	c.answerWants(err)
 	for _, closer := range c.closers {
 		c.answer(Answer{Waiter: closer.waiter, Err: err})
 	}
 	for _, waiter := range c.sealers {
 		c.answer(Answer{Waiter: waiter, Err: err})
 	}
-	c.waiters, c.sealers, c.closers = nil, nil, nil
+	c.sealers, c.closers = nil, nil
+}
+
+// answerWants gives those who want the chunk the error.
+func (c *Chunk) answerWants(err error) {
+	for _, waiter := range c.waiters {
+		c.answer(Answer{Waiter: waiter, Err: err})
+	}
+	c.waiters = nil
 }
 
 func (c *Chunk) event(kind string, server gfs.ServerID, format string, args ...any) {
