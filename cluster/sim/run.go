@@ -189,7 +189,7 @@ func (c *cluster) befall(step Step) {
 			s.losePower()
 		}
 	case step.Verb == "stop":
-		nodes[0].life.stoppedUntil = until
+		nodes[0].life.stoppedUntil = max(nodes[0].life.stoppedUntil, until) // or what it is held from would come behind what is new
 	case step.Verb == "slow":
 		nodes[0].life.slow = true
 	case step.Verb == "echo":
@@ -235,13 +235,14 @@ func (c *cluster) heal() {
 	clear(c.network.late)
 	clear(c.network.echo)
 	for _, m := range c.masters {
-		m.life.stoppedUntil = min(m.life.stoppedUntil, c.now)
+		c.goOn(m.life)
 		m.start()
 	}
 	for _, s := range c.servers {
 		s.untilCrash = 0
 		s.healDisk()
-		s.life.stoppedUntil, s.life.slow = min(s.life.stoppedUntil, c.now), false
+		c.goOn(s.life)
+		s.life.slow = false
 		s.start()
 	}
 	if len(c.flips) > 0 {

@@ -65,6 +65,7 @@ type event struct {
 	at    time.Duration
 	order uint64
 	life  *life
+	held  bool // for the process is stopped
 	f     func()
 }
 
@@ -102,7 +103,7 @@ func (w *world) run(until time.Duration) {
 		case e.f == nil || l != nil && l.dead:
 			continue
 		case l != nil && l.stoppedUntil > w.now:
-			e.at = l.stoppedUntil // its order stays
+			e.at, e.held = l.stoppedUntil, true // its order stays
 			heap.Push(&w.events, e)
 			continue
 		}
@@ -113,6 +114,20 @@ func (w *world) run(until time.Duration) {
 		}
 	}
 	w.now = max(w.now, until)
+}
+
+// goOn lets a process go on now that is stopped: what it was held from does not come behind what is new.
+func (w *world) goOn(l *life) {
+	if l.stoppedUntil <= w.now {
+		return
+	}
+	for _, e := range w.events {
+		if e.life == l && e.held {
+			e.at = w.now
+		}
+	}
+	heap.Init(&w.events)
+	l.stoppedUntil = w.now
 }
 
 // guard turns a panic into a failure.
