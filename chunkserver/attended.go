@@ -58,17 +58,17 @@ func (cs *Chunkserver) attended(ctx context.Context, address string) (_ context.
 // attendedAtOnce is attended for a call to a server that has to answer one ping at once, besides: somebody has found it silent
 // already, or it costs little to do without it.
 func (cs *Chunkserver) attendedAtOnce(ctx context.Context, address string) (_ context.Context, release func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	bounded, cancel := context.WithCancel(ctx)
 	cs.around.Go(func() {
 		err := cs.pingDoubted(address)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || bounded.Err() != nil {
 			return
 		}
 		cs.log.WithError(err).WithField("address", address).Warn("no sign of life at once")
 		cancel()
 	})
-	ctx, watched := cs.attended(ctx, address)
-	return ctx, func() {
+	both, watched := cs.attended(bounded, address)
+	return both, func() {
 		watched()
 		cancel()
 	}
