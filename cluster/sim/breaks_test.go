@@ -95,7 +95,7 @@ var leaseBreaks = []broken{
 		},
 	},
 	{
-		rule: "granted once", seed: 6, checker: checkConfiguration,
+		rule: "granted once", seed: 7, checker: checkConfiguration,
 		edits: []edit{{"master/lease/attempt.go", "case len(s.tell) > 0:\n\t\tc.prepare(append(s.tell, s.relay...), false, now)", `case len(s.tell) > 0 && c.logged.Open && c.primary.ID == "" && c.episode.attempts == 0:
 		c.episode.attempts++
 		c.attempt = attempt{version: c.logged.Version, primary: Member{Server: s.tell[0].Server, Incarnation: s.tell[0].Incarnation}}
